@@ -23,7 +23,6 @@ COMMAND_WORDS = frozenset(
         *("block-info", "block-add", "block-remove", "block-set", "block-dump"),
     }
 )
-)
 
 
 @dataclass(frozen=True, slots=True)
