@@ -1,0 +1,113 @@
+"""How every command line of ours begins and ends: one place turns errors into text and exit statuses.
+
+``run`` executes a click command and leaves the process, in this order of judgement:
+
+1. a refusal (``AlbatrossError``) is ``error: …`` and, where there is a way out, ``hint: …``; its own exit status;
+2. a command line that click cannot parse is ``error: …`` with the usage line as its hint; 124;
+3. ``--help`` and ``--version`` end with 0, a command that returns an ``int`` with that number;
+4. an interruption by the keyboard ends with 130, a reader that went away (``BrokenPipeError``) with 141, as a shell
+   would say for the signals;
+5. what the system refuses (``OSError``) is an error of the person's surroundings: ``error: FILE: reason``; 124;
+6. anything else is a defect of ours: its class and text on one line, no traceback; 125. ``ALBATROSS_TRACEBACK=1``
+   shows the traceback to those who look for the defect.
+
+Text goes to standard error through ``printable``, so that no file name or peer can move a terminal's cursor.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
+
+from albatross_pki.errors import AlbatrossError, ExitCode, Refused
+from albatross_pki.text import printable
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+_MESSAGE_LIMIT = 8192  # characters; enough for a refusal with many reasons
+
+
+class Runnable(Protocol):
+    """What ``run`` needs of a click command."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *, standalone_mode: bool = True
+    ) -> Any: ...
+
+
+def run(command: Runnable, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Execute ``command`` with ``arguments`` (default: those of the process) and exit with its status."""
+    status = execute(command, arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter would complain about the same pipe once more while it shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = BROKEN_PIPE
+    sys.exit(status)
+
+
+def execute(command: Runnable, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+    """As ``run``, but return the exit status instead of leaving; ``program`` is the name shown in hints."""
+    try:
+        result = command.main(arguments, program, standalone_mode=False)
+    except AlbatrossError as error:
+        report(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001  this is the place where nothing may get past
+        return _report_foreign(error)
+    return result if isinstance(result, int) and not isinstance(result, bool) else int(ExitCode.OK)
+
+
+def report(error: AlbatrossError) -> None:
+    """Write a refusal to standard error: every reason on a line of its own, then the hint."""
+    reasons = error.reasons if isinstance(error, Refused) else (error.message,)
+    for reason in reasons:
+        say("error", reason)
+    if error.hint:
+        say("hint", error.hint)
+
+
+def say(kind: str, text: str) -> None:
+    """Write ``kind: text`` to standard error; ``kind`` is ``error``, ``hint``, ``warning`` or ``note``."""
+    print(f"{kind}: {printable(text, _MESSAGE_LIMIT)}", file=sys.stderr)  # noqa: T201
+
+
+def _report_foreign(error: Exception) -> int:
+    """Report what is not ours: click's errors, the system's, and defects; returns the exit status."""
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        return INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        return int(ExitCode.USAGE)
+    if isinstance(error, click.ClickException):
+        say("error", _as_sentence(error.format_message()))
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            say("hint", f"{context.command_path} --help")
+        return int(ExitCode.USAGE)
+    if isinstance(error, OSError):
+        place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        say("error", f"{place}{(error.strerror or str(error)).lower()}")
+        return int(ExitCode.USAGE)
+    if os.environ.get("ALBATROSS_TRACEBACK") == "1":
+        import traceback
+
+        traceback.print_exc()
+    say("error", f"internal error: {type(error).__name__}: {error}")
+    return int(ExitCode.INTERNAL)
+
+
+def _as_sentence(text: str) -> str:
+    """Click's messages in our form: lower-case first letter, no full stop, one line."""
+    text = " ".join(text.split()).removesuffix(".")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,68 @@
+"""Every command line ends through one door: the right words on standard error, the right exit status."""
+
+import click
+import pytest
+
+from albatross_pki.console_script import execute, run
+from albatross_pki.errors import AlbatrossError, ExitCode, Refused
+
+
+class OfTheNetwork(AlbatrossError):
+    exit_code = ExitCode.CONNECT
+
+
+def raising(error: BaseException) -> click.Command:
+    @click.command("example")
+    def example() -> None:
+        raise error
+
+    return example
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (AlbatrossError("no such thing"), 124, "error: no such thing\n"),
+        (AlbatrossError("no such thing", hint="make it"), 124, "error: no such thing\nhint: make it\n"),
+        (Refused(["one", "two"], hint="less"), 124, "error: one\nerror: two\nhint: less\n"),
+        (OfTheNetwork("not there"), 122, "error: not there\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.pem"), 124, "error: a.pem: no such file or directory\n"),
+        (KeyError("oops"), 125, "error: internal error: KeyError: 'oops'\n"),
+        (KeyboardInterrupt(), 130, "\n"),
+        (click.ClickException("It is Wednesday."), 124, "error: it is Wednesday\n"),
+    ],
+)
+def test_errors_become_text_and_a_status(
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(raising(error), []) == status
+    captured = capsys.readouterr()
+    assert captured.err == said
+    assert captured.out == ""
+
+
+def test_usage_errors_name_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(raising(KeyError()), ["--unknown"], program="example") == 124
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("error: no such option")
+    assert said[1:] == ["hint: example --help"]
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    execute(raising(AlbatrossError("a\x1b[2Jb\nerror: forged")), [])
+    assert capsys.readouterr().err == "error: a\\x1b[2Jb\\nerror: forged\n"
+
+
+def test_an_integer_result_is_the_exit_status() -> None:
+    @click.command()
+    def three() -> int:
+        return 3
+
+    with pytest.raises(SystemExit) as ended:
+        run(three, [])
+    assert ended.value.code == 3
+
+
+def test_help_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(raising(KeyError()), ["--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
