@@ -1,0 +1,299 @@
+"""Frames and descriptors over a unix socket, for asyncio.
+
+A ``Channel`` reads exactly one frame at a time (4 octets of length, big endian, then the payload; Albatross AV5), in
+this order: 1. the first octet within ``idle_timeout``; 2. the length against ``limit``, before anything is allocated;
+3. the rest within ``frame_timeout``. Because it never reads beyond a frame, descriptors stay with the frame that they
+came with (unix(7): with its first octet). What payloads mean is left to the caller, and so is closing.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, TimedOut, Unreachable
+from albatross_pki.transport.sockets import (
+    PeerCredentials,
+    activated_sockets,
+    close_all,
+    listen,
+    peer_credentials,
+)
+
+__all__ = [
+    "FRAME_LIMIT",
+    "Channel",
+    "PeerCredentials",
+    "activated_sockets",
+    "connect",
+    "listen",
+    "peer_credentials",
+    "serve_unix",
+]
+
+FRAME_LIMIT = 64 * 1024 * 1024  # a command with an image or block content inside it travels as one frame
+FRAME_TIMEOUT = 30.0  # seconds for the rest of a frame that has begun; both ends are on this host
+CONNECT_TIMEOUT = 5.0
+MAX_DESCRIPTORS = 8
+MAX_CONNECTIONS = 256
+_PIECE = 1 << 20
+_LENGTH = struct.Struct("!I")
+_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
+_RETRY_ACCEPT_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Channel:
+    """One connected unix socket. At most one task reads and one writes at a time.
+
+    ``idle_timeout`` bounds the wait for a frame to begin (``None``: for ever), ``frame_timeout`` the rest of a frame
+    and the sending of one, both in seconds; ``limit`` is the largest payload in octets.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        limit: int = FRAME_LIMIT,
+        idle_timeout: float | None = None,
+        frame_timeout: float | None = FRAME_TIMEOUT,
+    ) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.limit = limit
+        self.idle_timeout = idle_timeout
+        self.frame_timeout = frame_timeout
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def peer(self) -> PeerCredentials:
+        return peer_credentials(self.socket)
+
+    async def receive(self) -> bytes | None:
+        """The next payload (``b""`` for an end-of-stream mark), ``None`` at an orderly end between frames.
+
+        Raises ``ConnectionCut``, ``TimedOut`` or ``FrameOverLimit``. Descriptors that come along are closed.
+        """
+        received = await self.receive_with_descriptors()
+        if received is None:
+            return None
+        payload, descriptors = received
+        close_all(descriptors)
+        return payload
+
+    async def receive_with_descriptors(self) -> tuple[bytes, list[int]] | None:
+        """Like ``receive``, with the descriptors (close-on-exec) that came with the frame; they are the caller's."""
+        descriptors: list[int] = []
+        try:
+            header = await self._begin(descriptors)
+            if header is None:
+                return None
+            async with self._deadline("receiving a frame"):
+                header += await self._exactly(_LENGTH.size - len(header), descriptors)
+                (length,) = _LENGTH.unpack(header)
+                if length > self.limit:
+                    raise FrameOverLimit(length, self.limit)
+                return await self._exactly(length, descriptors), descriptors
+        except BaseException:
+            close_all(descriptors)
+            raise
+
+    async def send(self, payload: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
+        """Send one frame, the descriptors with its first octet; raises ``ConnectionCut`` or ``TimedOut``."""
+        async with self._deadline("sending a frame"):
+            await self._send([_LENGTH.pack(len(payload)), payload], descriptors)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        if self.socket.fileno() >= 0:
+            self._loop.remove_reader(self.socket)
+            self._loop.remove_writer(self.socket)
+        self.socket.close()
+
+    def detach(self) -> socket.socket:
+        """Give the socket away, for instance to be passed to another process."""
+        taken = self.socket.dup()
+        self.close()
+        return taken
+
+    async def __aenter__(self) -> "Channel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, what: str, seconds: float | None = None) -> AsyncIterator[None]:
+        bound = self.frame_timeout if seconds is None else seconds
+        try:
+            async with asyncio.timeout(bound):
+                yield
+        except TimeoutError as error:
+            raise TimedOut(what, bound or 0) from error
+
+    async def _begin(self, descriptors: list[int]) -> bytes | None:
+        if self.idle_timeout is None:
+            return await self._some(_LENGTH.size, descriptors)
+        async with self._deadline("waiting for a frame", self.idle_timeout):
+            return await self._some(_LENGTH.size, descriptors)
+
+    async def _exactly(self, count: int, descriptors: list[int]) -> bytes:
+        pieces = []
+        while count:
+            piece = await self._some(min(count, _PIECE), descriptors)
+            if piece is None:
+                raise ConnectionCut("the connection was cut in the middle of a frame")
+            pieces.append(piece)
+            count -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _some(self, count: int, descriptors: list[int]) -> bytes | None:
+        """Between 1 and ``count`` octets, ``None`` at the end of the stream."""
+        while True:
+            try:
+                octets, ancillary, flags, _ = self.socket.recvmsg(count, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+                continue
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise ConnectionCut(f"the connection was cut: {os.strerror(error.errno or 0).lower()}") from error
+            descriptors += _descriptors(ancillary)
+            if flags & socket.MSG_CTRUNC or len(descriptors) > MAX_DESCRIPTORS:
+                raise ConnectionCut(f"more than {MAX_DESCRIPTORS} descriptors came with one frame")
+            return octets or None
+
+    async def _send(self, buffers: list[bytes | memoryview], descriptors: Sequence[int]) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        rest = [memoryview(buffer) for buffer in buffers]
+        while rest:
+            try:
+                sent = self.socket.sendmsg(rest, ancillary, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+                continue
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise ConnectionCut(f"the other side is gone: {os.strerror(error.errno or 0).lower()}") from error
+            ancillary = []
+            rest = _without(rest, sent)
+
+    async def _ready(self, add: Callable[..., None], remove: Callable[..., object]) -> None:
+        descriptor = self.socket.fileno()
+        if descriptor < 0:
+            raise ConnectionCut("the connection is closed")
+        ready = self._loop.create_future()
+        add(descriptor, _wake, ready)
+        try:
+            await ready
+        finally:
+            if self.socket.fileno() == descriptor:
+                remove(descriptor)
+
+
+def _wake(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array("i")
+    for level, kind, octets in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(octets[: len(octets) - len(octets) % found.itemsize])
+    return list(found)
+
+
+def _without(buffers: list[memoryview], sent: int) -> list[memoryview]:
+    rest = []
+    for buffer in buffers:
+        taken = min(sent, len(buffer))
+        sent -= taken
+        if taken < len(buffer):
+            rest.append(buffer[taken:])
+    return rest
+
+
+async def connect(
+    path: str,
+    *,
+    timeout: float = CONNECT_TIMEOUT,
+    limit: int = FRAME_LIMIT,
+    idle_timeout: float | None = None,
+) -> Channel:
+    """Connect to the unix socket at ``path``; raises ``Unreachable``."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        async with asyncio.timeout(timeout):
+            while (error := connection.connect_ex(path)) == errno.EAGAIN:  # its backlog is full: unix(7)
+                await asyncio.sleep(_RETRY_ACCEPT_SECONDS)
+    except TimeoutError:
+        error = errno.ETIMEDOUT
+    except BaseException:
+        connection.close()
+        raise
+    if error:
+        connection.close()
+        raise Unreachable(path, os.strerror(error).lower())
+    return Channel(connection, limit=limit, idle_timeout=idle_timeout)
+
+
+async def serve_unix(
+    listener: socket.socket,
+    handler: Callable[[Channel], Awaitable[None]],
+    *,
+    max_connections: int = MAX_CONNECTIONS,
+    limit: int = FRAME_LIMIT,
+    idle_timeout: float | None = None,
+) -> None:
+    """Accept for ever and run ``handler`` on each connection, at most ``max_connections`` at once.
+
+    Further ones wait in the backlog. A connection is closed when its handler returns; an exception in one is logged
+    and ends that connection alone. Cancelling this ends every handler.
+    """
+    loop = asyncio.get_running_loop()
+    places = asyncio.Semaphore(max_connections)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(connection: socket.socket) -> None:
+        try:
+            async with Channel(connection, limit=limit, idle_timeout=idle_timeout) as channel:
+                await handler(channel)
+        except Exception:
+            log.exception("a connection ended with an error that nobody expected")
+        finally:
+            places.release()
+
+    try:
+        while True:
+            await places.acquire()
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of descriptors, or a peer that went away
+                places.release()
+                log.warning("cannot accept: %s", error)
+                await asyncio.sleep(_RETRY_ACCEPT_SECONDS)
+                continue
+            except BaseException:
+                places.release()
+                raise
+            task = asyncio.create_task(run(connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,119 @@
+"""Unix sockets before anything is said on them: listening, systemd's sockets, and who is at the other end.
+
+``listen`` makes a socket file: 1. a directory in the way or a file that is no socket is refused; 2. a socket that
+somebody still answers on is refused, because taking it away would split the host in two; 3. a dead one is removed;
+4. the new one is bound under an umask that gives it its mode from the first moment. What is said on connections is
+left to ``channel`` and ``blocking``; whether a peer's user may say it, to the caller.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+
+from albatross_pki.transport.errors import NotListening
+
+BACKLOG = 128
+_FIRST_ACTIVATED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+_MAX_ACTIVATED = 64
+_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """Who connected, as the kernel recorded it at that moment (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(connection: socket.socket) -> PeerCredentials:
+    """The process and user at the other end of a connected unix socket."""
+    octets = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return PeerCredentials(*_UCRED.unpack(octets))
+
+
+def listen(path: str, mode: int = 0o660, backlog: int = BACKLOG) -> socket.socket:
+    """A non-blocking listening unix socket at ``path`` with the permission bits ``mode``; raises ``NotListening``."""
+    _make_room(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_umask = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise NotListening(f"cannot bind {path}: {_reason(error)}", hint=_hint(error)) from error
+    finally:
+        os.umask(old_umask)
+    listener.listen(backlog)
+    listener.setblocking(False)
+    return listener
+
+
+def activated_sockets(environment: "os._Environ[str] | dict[str, str]" = os.environ) -> list[socket.socket]:
+    """The sockets that systemd passed to this very process (sd_listen_fds(3)), none if it passed none.
+
+    The variables are removed, so that children do not take the sockets for theirs.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isascii() or not count.isdigit() or int(count) > _MAX_ACTIVATED:
+        return []
+    sockets = []
+    for descriptor in range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(count)):
+        os.set_inheritable(descriptor, False)
+        activated = socket.socket(fileno=descriptor)
+        activated.setblocking(False)
+        sockets.append(activated)
+    return sockets
+
+
+def _make_room(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise NotListening(f"cannot bind {path}: something that is not a socket is there")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotListening(f"cannot bind {path}: {_reason(error)}", hint=_hint(error)) from error
+    if _answers(path):
+        raise NotListening(f"cannot bind {path}: another process is listening on it", hint="stop that one first")
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotListening(f"cannot remove the old socket {path}: {_reason(error)}", hint=_hint(error)) from error
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog is an answer too
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+        return True
+
+
+def _reason(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno is not None else str(error)).lower()
+
+
+def _hint(error: OSError) -> str | None:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "is this the right user, and may it write to that directory?"
+    if error.errno == errno.ENOENT:
+        return "the directory must exist before the program starts"
+    return None
+
+
+def close_all(descriptors: "list[int] | tuple[int, ...]") -> None:
+    """Close descriptors that came with a message nobody wants."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
