@@ -107,9 +107,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ExecuteRequest:
-    """Endpoint to authoriser, on the connection of an accepted verdict: go. The spool's descriptor comes beside it."""
+    """Endpoint to authoriser, on the connection of an accepted verdict: go. The spool's descriptor comes beside it.
+
+    ``digest`` is the SHA-256 of the spooled octets as they came. It serves to refuse early; nothing relies on it.
+    """
 
     spooled: int  # octets
+    digest: bytes = b""  # empty if nothing was spooled
 
 
 @dataclass(frozen=True, slots=True)
