@@ -1,0 +1,1 @@
+"""The certification authority: keys, profiles, issuing with a self-check, ledger, revocation, CRLs."""
