@@ -29,13 +29,13 @@ def test_what_fits_comes_out_as_it_went_in():
 
 
 def test_p06_who_does_not_read_misses_lines_and_is_told_how_many():
-    backlog = Backlog(2 * MARKER_ROOM, marker)
-    backlog.offer(b"x" * MARKER_ROOM, 10)
+    backlog = Backlog(3 * MARKER_ROOM, marker)
+    backlog.offer(b"x" * 2 * MARKER_ROOM, 10)
     backlog.offer(b"a", 7)
     backlog.offer(b"", 1)  # would fit, but would hide the gap
     assert backlog.in_gap
     assert backlog.missed_in_all == 8
-    assert taken(backlog) == b"x" * MARKER_ROOM + b"<8>"
+    assert taken(backlog) == b"x" * 2 * MARKER_ROOM + b"<8>"
 
 
 def test_a_batch_larger_than_the_whole_room_is_missed_and_said_at_once():
