@@ -27,15 +27,22 @@ class BadValue(AlbatrossError):
 
 
 def parse_network(text: str) -> NetworkInterface:
-    """Parse ``[NAME:]BRIDGE[@MAC]``: NAME is the device in the image's manifest, by default called as the bridge."""
+    """Parse ``[NAME:]BRIDGE[@MAC]``: NAME is the device in the image's manifest, by default called as the bridge.
+
+    ``NAME=BRIDGE`` is understood too, for interfaces and for block devices.
+    """
     where, at, mac = text.partition("@")
-    first, colon, second = where.partition(":")
+    first, colon, second = _halves(where)
     if not _BRIDGE.fullmatch(second if colon else first):
         raise BadValue(_NETWORK_FORM, text)
     if not _DEVICE.fullmatch(first):
         what = _NETWORK_FORM if colon else f"the bridge {first} needs a device: --net NAME:{first}"
         raise BadValue(f"{what}; devices in an image's manifest are called by letters and digits", text)
     return NetworkInterface(name=first, bridge=second if colon else None, mac=parse_mac(mac) if at else None)
+
+
+def _halves(text: str) -> tuple[str, str, str]:
+    return text.partition("=" if "=" in text and ":" not in text else ":")
 
 
 def parse_mac(text: str) -> bytes:
@@ -50,7 +57,7 @@ def parse_mac(text: str) -> bytes:
 def parse_block(text: str) -> BlockDevice:
     """Parse ``NAME[:DEVICE][@SECTOR]``: NAME is in the manifest, DEVICE the host's (default: NAME), SECTOR octets."""
     where, at, sector = text.partition("@")
-    name, colon, device = where.partition(":")
+    name, colon, device = _halves(where)
     if not _DEVICE.fullmatch(name) or (colon and not device):
         raise BadValue(_BLOCK_FORM, text)
     return BlockDevice(

@@ -13,6 +13,7 @@ from albatross_pki.unikernels import BlockDevice, NetworkInterface
     [
         ("service", NetworkInterface("service")),
         ("service:br0", NetworkInterface("service", "br0")),
+        ("service=br0", NetworkInterface("service", "br0")),
         ("service:br-lan.1", NetworkInterface("service", "br-lan.1")),
         ("service@00:80:41:1b:18:52", NetworkInterface("service", None, bytes.fromhex("0080411b1852"))),
         ("service:br0@00-80-41-1B-18-52", NetworkInterface("service", "br0", bytes.fromhex("0080411b1852"))),
@@ -41,6 +42,7 @@ def test_a_bridge_that_cannot_name_a_device_is_told_how() -> None:
     [
         ("storage", BlockDevice("storage")),
         ("storage:vol", BlockDevice("storage", "vol")),
+        ("storage=vol@512", BlockDevice("storage", "vol", 512)),
         ("storage@4096", BlockDevice("storage", None, 4096)),
         ("storage:vol.1@512", BlockDevice("storage", "vol.1", 512)),
     ],

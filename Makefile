@@ -1,0 +1,42 @@
+# One command per job. Each creates what it needs: a virtual environment in .venv, with this package in it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test check bench clean help
+
+help:
+	@echo 'make quickstart   the whole story on this machine, cleaned up afterwards'
+	@echo 'make test         types, style and every test'
+	@echo 'make bench        one table of measurements'
+	@echo 'make clean        remove what make has made'
+
+quickstart: $(VENV)/installed
+	@$(BIN)/albatross-quickstart $(QUICKSTART_OPTIONS)
+
+test: $(VENV)/installed-test check
+	$(BIN)/python -m pytest -W error
+
+check: $(VENV)/installed-test
+	$(BIN)/python -m mypy albatross_pki bench tests
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m bench $(BENCH)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# the marks are newer than pyproject.toml when what it asks for is installed
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,97 @@
+"""The files of a command line: images that are read and judged before anything is sent, content that is stored.
+
+An image is refused here, with every reason at once and in the words of the command line, if it is no Solo5 image or
+its manifest does not fit the devices that were given. The host judges again; this is so that nobody waits for it.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.extensions import ImageBinding
+from albatross_pki.names import Name
+from albatross_pki.unikernels import Settings, UnikernelConfig, UnikernelType
+
+MAX_IMAGE = 1 << 30  # octets; far beyond any unikernel, and small enough to be read at once
+
+
+class BadFile(AlbatrossError):
+    """A file that cannot be used for what it was named for; ``path`` is its name."""
+
+    def __init__(self, path: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path}: {reason}", hint=hint)
+        self.path = path
+
+
+def read_file(path: str, limit: int = MAX_IMAGE) -> bytes:
+    """The content of ``path``; raises ``BadFile`` if it cannot be read or has more than ``limit`` octets."""
+    try:
+        with open(path, "rb") as file:
+            octets = file.read(limit + 1)
+    except OSError as error:
+        raise BadFile(path, (error.strerror or "cannot be read").lower()) from error
+    if len(octets) > limit:
+        raise BadFile(path, f"has more than {limit} octets")
+    return octets
+
+
+def read_image(path: str, config: UnikernelConfig) -> bytes:
+    """The image of a create, judged against its settings; empty for a BHyve one, which lives on the host.
+
+    Raises ``BadFile`` for what is no image and ``Refused`` with every mismatch.
+    """
+    if config.typ is UnikernelType.BHYVE:
+        return b""
+    octets = read_file(path)
+    judge_image(path, octets, config.settings)
+    return octets
+
+
+def judge_image(path: str, octets: bytes, settings: Settings) -> None:
+    """Refuse an image whose manifest does not fit ``settings``."""
+    from albatross_pki.image.devices import device_mismatches
+    from albatross_pki.image.elf import BadImage
+    from albatross_pki.image.solo5 import parse_image
+
+    try:
+        image = parse_image(octets)
+    except BadImage as error:
+        raise BadFile(path, error.message, hint=error.hint) from error
+    mismatches = device_mismatches(image.manifest, settings)
+    if mismatches:
+        raise Refused([f"{path}: {mismatch}" for mismatch in mismatches])
+
+
+def binding_of(octets: bytes) -> ImageBinding:
+    """What a certificate says about the image ``octets``."""
+    import hashlib
+
+    return ImageBinding(hashlib.sha256(octets).digest(), len(octets))
+
+
+def default_target(name: Name) -> str:
+    """Where fetched content goes if nothing else is said: a file in ``TMPDIR`` called by the name and the time."""
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S-00:00")
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"{name}.{moment}")  # noqa: S108  created with O_EXCL
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[BinaryIO]:
+    """A file that appears as ``path``, complete, or not at all; an existing one is refused."""
+    if os.path.lexists(path):
+        raise BadFile(path, "exists already", hint="name another file with --to FILE")
+    try:
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".albatross-", delete=False) as file:
+            try:
+                yield file  # type: ignore[misc]  # the wrapper has all that a BinaryIO has
+                file.flush()
+                os.chmod(file.name, 0o644)
+                os.link(file.name, path)
+            finally:
+                os.unlink(file.name)
+    except OSError as error:
+        raise BadFile(path, (error.strerror or "cannot be written").lower()) from error

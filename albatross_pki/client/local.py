@@ -1,0 +1,104 @@
+"""A command over the unix sockets of this host.
+
+1. what goes with the command is read and judged (an image, a block's content);
+2. the command is sent, and the content after it where there is one;
+3. the answer is followed. If the daemon refuses while content is being sent, its reason is what is shown.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from albatross_pki.client.conversation import answers_of, converse, socket_of
+from albatross_pki.client.files import BadFile, read_image
+from albatross_pki.client.progress import Meter, Watched
+from albatross_pki.command_line import TypedCommand
+from albatross_pki.commands import BlockAdd, BlockSet, Command, UnikernelCreate
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.extensions import ExtendedCommand
+from albatross_pki.messages import Header, Message
+from albatross_pki.replies import Data, Success
+from albatross_pki.transport.blocking import Connection
+
+DEFAULT_TMPDIR = "/run/albatross"
+
+OnSuccess = Callable[[Header, Success], None]
+OnData = Callable[[Header, Data], bool]
+
+
+def send_locally(typed: TypedCommand, where: str, on_success: OnSuccess, on_data: OnData) -> None:
+    """Send what was typed to the socket of its daemon and follow the answers.
+
+    ``where`` is a directory (``--tmpdir``) or the socket itself (``--socket``).
+    """
+    if isinstance(typed.command, ExtendedCommand):
+        raise AlbatrossError(
+            "albatrossd's ordinary socket has no such command",
+            hint="send it through the TLS endpoint, with --destination",
+        )
+    command = with_image(typed, typed.command)
+    socket = os.path.join(where, socket_of(command)) if os.path.isdir(where) else where
+    with Connection(socket) as connection:
+        connection.send(Message(Header(typed.name), command))
+        if isinstance(command, BlockSet):
+            send_content(connection.send_stream, typed)
+        converse(connection, answers_of(command), on_success, on_data)
+    if isinstance(command, BlockAdd) and typed.content is not None:
+        # only reached if the block device was made by us: nothing that exists is ever overwritten
+        content = replace(typed, command=BlockSet(compressed=bool(typed.level)))
+        send_locally(content, where, on_success, on_data)
+
+
+def with_image(typed: TypedCommand, command: Command) -> Command:
+    """``command`` with the image that it names, compressed if a level was asked for."""
+    check_content(typed)
+    if not isinstance(command, UnikernelCreate) or typed.image is None:
+        return command
+    image = read_image(typed.image, command.config)
+    if typed.level and image:
+        from albatross_pki.wire.compression import compress
+
+        return replace(command, config=replace(command.config, image=compress(image, typed.level), compressed=True))
+    return replace(command, config=replace(command.config, image=image))
+
+
+def check_content(typed: TypedCommand) -> None:
+    """Refuse content that does not fit into the block device that is to be made for it."""
+    if isinstance(typed.command, BlockAdd) and typed.content is not None:
+        size = os.stat(typed.content).st_size
+        if size > typed.command.size_mb << 20:
+            raise BadFile(typed.content, f"data exceeds size: {size} octets, {typed.command.size_mb} MB were asked for")
+
+
+def send_content(send_stream: Callable[..., bool], typed: TypedCommand) -> None:
+    """Send the content of a block device as a stream, compressed if a level was asked for."""
+    if typed.content is None:
+        raise RuntimeError("a block set has content")
+    with open(typed.content, "rb") as file:
+        meter = Meter(f"sending {os.path.basename(typed.content)}", os.fstat(file.fileno()).st_size)
+        source = Watched(file, meter)
+        try:
+            send_stream(Compressed(source, typed.level) if typed.level else source)
+        finally:
+            meter.done()
+
+
+class Compressed:
+    """The zlib stream of ``source``, made while it is read."""
+
+    def __init__(self, source: Watched, level: int) -> None:
+        import zlib
+
+        self._source = source
+        self._deflate = zlib.compressobj(level)
+        self._ended = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Some octets of the stream, at most about ``size`` plus what zlib held back; empty at its end."""
+        while not self._ended:
+            octets = self._source.read(max(size, 4096))
+            out = self._deflate.compress(octets) if octets else self._deflate.flush()
+            self._ended = not octets
+            if out:
+                return out
+        return b""

@@ -1,0 +1,101 @@
+"""The options that the programs for people have in common, and what they mean together."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from albatross_pki.client.local import DEFAULT_TMPDIR
+from albatross_pki.client.receive import Reception
+from albatross_pki.client.show import FORMATS, Screen
+from albatross_pki.command_line import Submit, protocol_commands
+
+DIRECTORY = click.Path(exists=True, file_okay=False)
+KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
+DIALECTS = ("native", "upstream")
+
+# words that only a local daemon obeys: no certificate can carry them
+LOCAL_WORDS = ("add-policy", "replace-policy", "remove-policy", "stats-add", "stats-remove")
+# words that a leaf can carry in both dialects
+SIGNED_WORDS = (
+    *("info", "get", "create", "destroy", "restart", "policy"),
+    *("block", "create-block", "set-block", "dump-block", "destroy-block"),
+    *("console", "inactive-consoles", "stats"),
+)
+# words of our own, which need our own host
+EXTENDED_WORDS = ("status", "stop", "start", "rollback", "host-info")
+
+
+def output_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["-o", "--output", "form"], type=click.Choice(FORMATS), default="table", help="How to show answers."
+        ),
+        click.Option(["-q", "--quiet", "quiet"], is_flag=True, help="Show nothing but errors."),
+    ]
+
+
+def local_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--socket"], type=click.Path(), help="The daemon's socket itself."),
+        click.Option(
+            ["--tmpdir"],
+            type=click.Path(),
+            default=DEFAULT_TMPDIR,
+            envvar="ALBATROSS_TMPDIR",
+            show_default=True,
+            help="Where the daemons' sockets are.",
+        ),
+    ]
+
+
+def remote_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--ca"], default="ca.pem", show_default=True, help="Your certificate and those above it."),
+        click.Option(["--ca-key"], default="ca.key", show_default=True, help="Its private key."),
+        click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", help="Of the one-time key."),
+        click.Option(["--dialect"], type=click.Choice(DIALECTS), default="native", help="Whom the server is."),
+        click.Option(["--reusable"], is_flag=True, help="Do not limit the command to one effect."),
+        *server_options(),
+    ]
+
+
+def server_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--server-ca"], default="cacert.pem", show_default=True, help="Root that the server must be below."
+        ),
+        click.Option(["--server-name"], help="Name that the server's certificate must have (default: the host)."),
+        click.Option(["--pin"], help="SHA-256 of the server's key, for a certificate without a name."),
+    ]
+
+
+EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
+    "console": lambda: [_lines()],
+    "stats": lambda: [_lines()],
+    "get": lambda: [_target()],
+    "dump-block": lambda: [_target()],
+}
+
+
+def _lines() -> click.Option:
+    return click.Option(["--lines"], type=click.IntRange(1), help="End after so many lines.")
+
+
+def _target() -> click.Option:
+    return click.Option(["--to"], type=click.Path(), help="The file to make.")
+
+
+def client_commands(
+    submit: Submit, words: tuple[str, ...], options: Callable[[], list[click.Parameter]]
+) -> list[click.Command]:
+    """The commands called ``words`` with the program's options, output's, and those that belong to their answers."""
+    commands = protocol_commands(submit, words, lambda: [*options(), *output_options()])
+    for command in commands:
+        command.params += EXTRA.get(str(command.name), list)()
+    return commands
+
+
+def reception_of(how: Mapping[str, Any]) -> Reception:
+    """What the output options say."""
+    return Reception(Screen.standard(how["form"], how["quiet"]), how.get("to"), how.get("lines"))

@@ -1,0 +1,132 @@
+"""What happens with the answers to a command: shown on the screen, or stored in a file.
+
+``receive`` takes the conversation as a function, so that it is the same for sockets and TLS. Images and block
+contents are stored uncompressed, and only when they came as a whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from albatross_pki.client.conversation import Answers, NoAnswer, answers_of
+from albatross_pki.client.files import MAX_IMAGE, default_target, new_file
+from albatross_pki.client.progress import Meter
+from albatross_pki.client.show import Screen
+from albatross_pki.commands import UnikernelGet
+from albatross_pki.extensions import AnyCommand
+from albatross_pki.messages import Header
+from albatross_pki.names import Name
+from albatross_pki.replies import BlockChunk, BlockImage, Data, Success, UnikernelImage
+
+MAX_BLOCK = 1 << 42  # octets of one block device
+
+Conversation = Callable[[Callable[[Header, Success], None], Callable[[Header, Data], bool]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """How answers are received: ``to`` is a file for fetched content, ``lines`` ends a stream after so many."""
+
+    screen: Screen
+    to: str | None = None
+    lines: int | None = None
+
+
+def receive(reception: Reception, name: Name, command: AnyCommand, conversation: Conversation) -> None:
+    """Hold ``conversation`` about ``name`` and show or store what it brings."""
+    if isinstance(command, UnikernelGet):
+        _store_image(reception, name, conversation)
+    elif answers_of(command) is Answers.DUMP:
+        _store_dump(reception, name, conversation)
+    else:
+        _show(reception, conversation)
+
+
+def _show(reception: Reception, conversation: Conversation) -> None:
+    left = reception.lines
+
+    def on_success(header: Header, reply: Success) -> None:
+        # a subscription's own answer is of interest only to those who wait for what follows
+        if reception.lines is None:
+            reception.screen.answer(header.name, reply)
+
+    def on_data(header: Header, data: Data) -> bool:
+        nonlocal left
+        reception.screen.data(header.name, data)
+        left = None if left is None else left - 1
+        return left is None or left > 0
+
+    conversation(on_success, on_data)
+
+
+def _store_image(reception: Reception, name: Name, conversation: Conversation) -> None:
+    target = reception.to or default_target(name)
+
+    def on_success(_: Header, reply: Success) -> None:
+        if not isinstance(reply, UnikernelImage):
+            raise NoAnswer(f"expected an image, got {type(reply).__name__}")
+        image = reply.image
+        if reply.compressed:
+            from albatross_pki.wire.compression import decompress
+
+            image = decompress(image, MAX_IMAGE)
+        with new_file(target) as file:
+            file.write(image)
+        reception.screen.note(f"image of {len(image)} octets stored in {target}")
+
+    conversation(on_success, _nothing_more)
+
+
+def _store_dump(reception: Reception, name: Name, conversation: Conversation) -> None:
+    target = reception.to or default_target(name)
+    meter = Meter(f"receiving {name}", None)
+    with new_file(target) as file:
+        sink = _Sink(file)
+
+        def on_success(_: Header, reply: Success) -> None:
+            if not isinstance(reply, BlockImage):
+                raise NoAnswer(f"expected a dump, got {type(reply).__name__}")
+            sink.begin(reply.compressed)
+
+        def on_data(_: Header, data: Data) -> bool:
+            if not isinstance(data, BlockChunk):
+                raise NoAnswer(f"expected a chunk, got {type(data).__name__}")
+            meter.add(sink.take(data.content))
+            return True
+
+        try:
+            conversation(on_success, on_data)
+        finally:
+            meter.done()
+    reception.screen.note(f"content of {sink.octets} octets stored in {target}")
+
+
+class _Sink:
+    """Chunks of a dump on their way into a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflate: Callable[[bytes], bytes] | None = None
+        self._finish: Callable[[], object] = bytes
+        self.octets = 0
+
+    def begin(self, compressed: bool) -> None:
+        if compressed:
+            from albatross_pki.wire.compression import Inflater
+
+            inflater = Inflater(MAX_BLOCK)
+            self._inflate, self._finish = inflater.feed, inflater.finish
+
+    def take(self, content: bytes | None) -> int:
+        """Store one chunk, or end with ``None``; the number of octets that came out of it."""
+        if content is None:
+            self._finish()
+            return 0
+        octets = self._inflate(content) if self._inflate else content
+        self._file.write(octets)
+        self.octets += len(octets)
+        return len(octets)
+
+
+def _nothing_more(_: Header, data: Data) -> bool:
+    raise NoAnswer(f"expected nothing more, got {type(data).__name__}")

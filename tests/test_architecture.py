@@ -1,0 +1,118 @@
+"""Who may know whom: imports point downwards only, and a command line loads what it needs when it needs it."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "albatross_pki"
+
+# package -> the packages below it that it may import; "" is the vocabulary, the modules of albatross_pki itself
+BELOW = {
+    "": set(),
+    "wire": {""},
+    "policy": {"", "wire"},
+    "image": {"", "wire", "policy"},
+    "journal": {"", "wire", "policy"},
+    "transport": {"", "wire", "policy"},
+    "ca": {"", "wire", "policy", "image", "journal", "transport"},
+    "request": {"", "wire", "policy", "image", "journal", "transport"},
+    "endpoint": {"", "wire", "policy", "image", "journal", "transport"},
+    "host": {"", "wire", "policy", "image", "journal", "transport"},
+    "client": {"", "wire", "policy", "image", "journal", "transport", "ca", "request"},
+}
+
+# who may touch a library that is dangerous to spread, or foreign to the rest
+ONLY_IN = {
+    "asn1crypto": {"wire"},
+    "pyroute2": {"host"},
+    "elftools": {"image", "client"},
+}
+
+# nobody waits for these before a command line has decided that it needs them
+HEAVY = ("asn1crypto", "asyncio", "cryptography", "elftools", "OpenSSL", "pyroute2", "sqlite3", "ssl")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of ours with the package that it is in."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).parts
+        yield (parts[0] if len(parts) > 1 else ""), file
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The absolute name of every module that ``file`` imports anywhere, lazily or not."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+            if node.module == "albatross_pki":
+                yield from (f"albatross_pki.{alias.name}" for alias in node.names)
+
+
+def package_of(module: str) -> str | None:
+    """The package of ours that ``module`` is in, ``None`` for a stranger."""
+    head, _, rest = module.partition(".")
+    if head != "albatross_pki":
+        return None
+    first = rest.partition(".")[0]
+    return first if (PACKAGE / first).is_dir() and first else ""
+
+
+def test_every_package_has_its_place() -> None:
+    assert {package for package, _ in modules()} <= set(BELOW)
+
+
+def test_imports_point_downwards_only() -> None:
+    upwards = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for package, file in modules()
+        for module in imports(file)
+        if (known := package_of(module)) is not None and known != package and known not in BELOW[package]
+    ]
+    assert upwards == []
+
+
+def test_dangerous_libraries_stay_where_they_are_tamed() -> None:
+    strays = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for package, file in modules()
+        for module in imports(file)
+        if package not in ONLY_IN.get(module.partition(".")[0], {package})
+    ]
+    assert strays == []
+
+
+def test_modules_are_small_enough_to_be_read() -> None:
+    long = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for _, file in modules()}
+    assert {name: lines for name, lines in long.items() if lines > 600} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(file.relative_to(ROOT)) for _, file in modules() if not ast.get_docstring(ast.parse(file.read_text()))
+    ]
+    assert silent == []
+
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_a_command_line_is_there_at_once(script: str) -> None:
+    """``--help`` and ``--version`` of every program load nothing that takes its time."""
+    module, _, function = SCRIPTS[script].partition(":")
+    probe = (
+        f"import sys, {module} as program; assert callable(program.{function}); "
+        f"print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (loaded.returncode, loaded.stderr, loaded.stdout.split()) == (0, "", [])
