@@ -1,0 +1,228 @@
+"""All daemons of a host as processes in one directory: started in order, watched, stopped in reverse order.
+
+A directory DIR holds everything: ``run`` (sockets, fifos, the endpoint's spool), ``db`` (state, images, blocks),
+``authorise`` (replay and audit), ``log`` (one file per program) and ``host.lock``, which the one process that runs
+this ensemble holds locked.
+
+1. ``programs`` decides, purely, what is started with which arguments, and what shows that it listens;
+2. ``Ensemble.start`` starts one after the other, each only when its predecessor listens;
+3. ``Ensemble.wait`` returns when somebody asks for the end, or a program ended by itself, and says which;
+4. ``Ensemble.stop`` sends SIGTERM in reverse order, waits, and kills only what ignores it.
+
+The programs get sessions of their own, so that a Ctrl-C reaches this process alone, and a parent-death signal, so
+that none of them outlives it.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from albatross_pki.errors import AlbatrossError, ExitCode
+
+READY_TIMEOUT = 20.0  # seconds for one program to listen; a slow machine under load needs two
+STOP_TIMEOUT = 40.0  # seconds from SIGTERM to SIGKILL; albatrossd itself gives its unikernels 20
+POLL = 0.01  # seconds between two looks at whether a program listens
+SUBDIRECTORIES = ("run", "run/util", "run/fifo", "run/spool", "db", "authorise", "log")
+SOCKET_ROOM = 107 - len("/run/util/authorise.sock")  # octets: sun_path of unix(7)
+_PR_SET_PDEATHSIG = 1
+
+
+class DidNotStart(AlbatrossError):
+    """A program that ended or did not listen in time."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What shows that a program is ready: a unix socket's path, or a TCP address and port."""
+
+    path: str | None = None
+    address: tuple[str, int] | None = None
+
+    def answers(self) -> bool:
+        """Whether somebody listens there."""
+        target = self.path or self.address
+        if target is None:
+            raise TypeError("something that listens has a path or an address")
+        family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            with contextlib.suppress(OSError):
+                probe.connect(target)
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One daemon: its word, its arguments, and where it listens when it is ready."""
+
+    word: str
+    arguments: tuple[str, ...]
+    ready: tuple[Listening, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the endpoint and the authoriser need: files in PEM, an address and a port."""
+
+    ca: str
+    certificate: str
+    key: str
+    ip: str
+    port: int
+
+
+def programs(directory: str, tls: Tls | None, *, keep_running: bool = False) -> tuple[Program, ...]:
+    """Every program of a host in ``directory``, in the order of their start; without ``tls`` only the local ones."""
+    run = os.path.join(directory, "run")
+    util = os.path.join(run, "util")
+    daemon = ["--tmpdir", run, "--dbdir", os.path.join(directory, "db"), *(["--keep-running"] if keep_running else [])]
+    local = (
+        Program("albatross-console", ("--tmpdir", run), (Listening(f"{util}/console.sock"),)),
+        Program("albatrossd", tuple(daemon), (Listening(f"{util}/vmmd.sock"), Listening(f"{util}/extended.sock"))),
+    )
+    if tls is None:
+        return local
+    state = os.path.join(directory, "authorise")
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(tls.ip, tls.ip)  # noqa: S104  compared, not listened on
+    return (
+        *local,
+        Program(
+            "albatross-authorise",
+            ("--tmpdir", run, "--statedir", state, tls.ca),
+            (Listening(f"{util}/authorise.sock"),),
+        ),
+        Program(
+            "albatross-tls-endpoint",
+            ("--tmpdir", run, "--ip", tls.ip, "--port", str(tls.port), tls.ca, tls.certificate, tls.key),
+            (Listening(address=(reached, tls.port)),),
+        ),
+    )
+
+
+def prepare(directory: str) -> str:
+    """Make what is missing of ``directory``, private to its owner; returns its absolute path."""
+    directory = os.path.abspath(directory)
+    if len(os.fsencode(directory)) > SOCKET_ROOM:
+        raise AlbatrossError(
+            f"{directory} is too long a name: unix sockets below it could not be bound",
+            hint=f"choose a directory of at most {SOCKET_ROOM} characters",
+        )
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    for name in SUBDIRECTORIES:
+        os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
+    return directory
+
+
+def executable(word: str) -> str:
+    """The program called ``word``: the one installed beside this interpreter, else the first in PATH."""
+    beside = os.path.join(os.path.dirname(sys.executable), word)
+    found = beside if os.access(beside, os.X_OK) else shutil.which(word)
+    if found is None:
+        raise DidNotStart(f"{word} is not installed", hint="pip install albatross-pki")
+    return found
+
+
+@dataclass(slots=True)
+class Ensemble:
+    """The running programs of one directory."""
+
+    directory: str
+    running: list[tuple[Program, "subprocess.Popen[bytes]"]] = field(default_factory=list)
+
+    def start(self, wanted: Sequence[Program]) -> None:
+        """Start ``wanted`` in order; raises ``DidNotStart`` with the last words of the one that failed."""
+        for program in wanted:
+            self.running.append((program, self._spawn(program)))
+            self._wait_until_ready(*self.running[-1])
+
+    def wait(self, wake: int) -> str | None:
+        """Block until ``wake`` (a descriptor) is readable: ``None``; or a program ends: its word."""
+        by_descriptor = {os.pidfd_open(process.pid): program.word for program, process in self.running}
+        poll = select.poll()
+        try:
+            for descriptor in (wake, *by_descriptor):
+                poll.register(descriptor, select.POLLIN)
+            ready = [descriptor for descriptor, _ in poll.poll()]
+        finally:
+            for descriptor in by_descriptor:
+                os.close(descriptor)
+        if wake in ready:
+            return None
+        return by_descriptor[ready[0]]
+
+    def stop(self) -> list[str]:
+        """Stop everything, last started first; returns the words of those that had to be killed."""
+        killed = []
+        for program, process in reversed(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                killed.append(program.word)
+                process.kill()
+                process.wait()
+        self.running.clear()
+        return killed
+
+    def last_words(self, word: str) -> str:
+        """The last line that ``word`` logged."""
+        with contextlib.suppress(OSError):
+            with open(self._log(word), "rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+            if lines:
+                return lines[-1]
+        return "it said nothing"
+
+    def _log(self, word: str) -> str:
+        return os.path.join(self.directory, "log", f"{word}.log")
+
+    def _spawn(self, program: Program) -> "subprocess.Popen[bytes]":
+        parent = os.getpid()
+        libc = ctypes.CDLL(None)
+
+        def die_with_parent() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it was too late already
+                os._exit(1)
+
+        with open(self._log(program.word), "ab") as log:
+            return subprocess.Popen(
+                [executable(program.word), *program.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            )
+
+    def _wait_until_ready(self, program: Program, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        for listening in program.ready:
+            while not listening.answers():
+                status = process.poll()
+                if status is not None:
+                    raise DidNotStart(
+                        f"{program.word} ended with status {status}: {self.last_words(program.word)}",
+                        hint=f"its log is {self._log(program.word)}",
+                    )
+                if time.monotonic() > deadline:
+                    raise DidNotStart(
+                        f"{program.word} does not listen after {READY_TIMEOUT:g} seconds",
+                        hint=f"its log is {self._log(program.word)}",
+                    )
+                time.sleep(POLL)

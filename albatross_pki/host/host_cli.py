@@ -1,0 +1,229 @@
+"""``albatross-host``: all daemons of a host in one terminal, in one directory, as root or not.
+
+``run`` stays in the foreground until Ctrl-C or SIGTERM. ``start`` is ``run`` in the background and returns when
+everything listens; ``stop`` ends it and returns when everything is gone. ``doctor`` says what this machine can do.
+
+Whoever runs a directory holds ``DIR/host.lock`` locked; ``stop`` finds the process by that lock and no number in a
+file is ever believed.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from albatross_pki import __version__
+from albatross_pki.console_script import run as run_script
+from albatross_pki.console_script import say
+from albatross_pki.errors import AlbatrossError, ExitCode
+
+if TYPE_CHECKING:
+    from albatross_pki.host.ensemble import Tls
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
+STOP_TIMEOUT = 180.0  # seconds for the whole ensemble; each program has a bound of its own
+
+
+class AlreadyRunning(AlbatrossError):
+    """Somebody runs this directory."""
+
+
+@click.group(help="All daemons of a host in one terminal, in one directory, as root or not.")
+@click.version_option(__version__, message="version %(version)s protocol version 5")
+def program() -> None:
+    pass
+
+
+def _directory(function: "click.decorators.FC") -> "click.decorators.FC":
+    return click.argument("directory", type=click.Path(file_okay=False), default=".")(function)
+
+
+def _ensemble(function: "click.decorators.FC") -> "click.decorators.FC":
+    """The arguments of ``run`` and ``start``."""
+    file = click.Path(exists=True, dir_okay=False)
+    for option in (
+        click.option("--ca", type=file, help="Root certificate that clients are judged by (PEM)."),
+        click.option("--cert", type=file, help="The server's certificate (PEM)."),
+        click.option("--key", type=file, help="Its private key (PEM)."),
+        click.option("--ip", default="127.0.0.1", show_default=True, help="Address that the TLS endpoint listens on."),
+        click.option("--port", type=click.IntRange(1, 65535), default=1025, show_default=True, help="Its port."),
+    ):
+        function = option(function)
+    return _directory(function)
+
+
+def _tls(ca: str | None, cert: str | None, key: str | None, ip: str, port: int) -> "Tls | None":
+    from albatross_pki.host.ensemble import Tls
+
+    given = [file for file in (ca, cert, key) if file is not None]
+    if not given:
+        return None
+    if ca is None or cert is None or key is None:
+        raise AlbatrossError(
+            "a TLS endpoint needs all of --ca, --cert and --key",
+            hint="leave all three away to run the local daemons alone",
+        )
+    return Tls(os.path.abspath(ca), os.path.abspath(cert), os.path.abspath(key), ip, port)
+
+
+@program.command(help="Run all daemons until Ctrl-C; without --ca, --cert and --key only the local ones.")
+@_ensemble
+@click.option("--ready-descriptor", type=int, hidden=True)
+def run(
+    directory: str, ca: str | None, cert: str | None, key: str | None, ip: str, port: int, ready_descriptor: int | None
+) -> int:
+    from albatross_pki.host.ensemble import Ensemble, prepare, programs
+
+    wanted = programs(prepare(directory), _tls(ca, cert, key, ip, port))
+    directory = os.path.abspath(directory)
+    with _locked(directory), _signals() as wake:
+        ensemble = Ensemble(directory)
+        try:
+            ensemble.start(wanted)
+            for each in wanted:
+                click.echo(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}")
+            _tell_ready(ready_descriptor)
+            ended = ensemble.wait(wake)
+            if ended is not None:
+                say("error", f"{ended} ended by itself: {ensemble.last_words(ended)}")
+        finally:
+            for word in ensemble.stop():
+                say("warning", f"{word} did not end and was killed")
+        return ExitCode.OK if ended is None else ExitCode.INTERNAL
+
+
+@program.command(help="Run all daemons in the background; returns when they listen.")
+@_ensemble
+def start(directory: str, ca: str | None, cert: str | None, key: str | None, ip: str, port: int) -> int:
+    from albatross_pki.host.ensemble import executable, prepare
+
+    tls = _tls(ca, cert, key, ip, port)
+    directory = prepare(directory)
+    arguments = [executable("albatross-host"), "run", directory]
+    if tls is not None:
+        arguments += ["--ca", tls.ca, "--cert", tls.certificate, "--key", tls.key, "--ip", ip, "--port", str(port)]
+    ready, told = os.pipe()
+    log_path = os.path.join(directory, "log", "albatross-host.log")
+    with open(log_path, "ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            [*arguments, "--ready-descriptor", str(told)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(told,),
+            start_new_session=True,
+        )
+    os.close(told)
+    with open(ready, "rb") as answer:
+        is_ready = answer.read() == b"ready\n"
+    with open(log_path, encoding="utf-8", errors="replace") as log_text:
+        log_text.seek(begin)
+        click.echo(log_text.read(), nl=False, err=not is_ready)
+    if is_ready:
+        process.returncode = 0  # it goes on without us
+        return ExitCode.OK
+    return process.wait()
+
+
+@program.command(help="End the daemons of a directory; returns when they are gone.")
+@_directory
+def stop(directory: str) -> None:
+    pid = _holder(directory)
+    if pid is None:
+        raise AlbatrossError(f"nobody runs {os.path.abspath(directory)}")
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if _holder(directory) == pid:  # still the same process, which the descriptor now stands for
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            if not select.select([descriptor], [], [], STOP_TIMEOUT)[0]:
+                raise AlbatrossError(f"process {pid} has not ended after {STOP_TIMEOUT:g} seconds")
+        finally:
+            os.close(descriptor)
+
+
+@program.command(help="Say what this machine can do, and which promises are not in force on it.")
+@click.argument("directory", type=click.Path(file_okay=False, exists=True), required=False)
+def doctor(directory: str | None) -> int:
+    from albatross_pki.host.doctor import examine
+
+    findings = list(examine(directory))
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.good else 'look'}  {finding.subject:<{width}}  {finding.text}")
+    return ExitCode.OK
+
+
+def _where(listening: object) -> str:
+    from albatross_pki.host.ensemble import Listening
+
+    if not isinstance(listening, Listening):
+        raise TypeError("something that listens")
+    return listening.path if listening.path else "{} port {}".format(*(listening.address or ("", 0)))
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Hold the lock of ``directory``; raises ``AlreadyRunning``."""
+    descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyRunning(
+                f"{directory} is run by process {_holder(directory)} already", hint=f"albatross-host stop {directory}"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(directory: str) -> int | None:
+    """The process that holds the lock of ``directory``, ``None`` if nobody does."""
+    try:
+        descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted))
+        return None if kind == fcntl.F_UNLCK else int(pid)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor that becomes readable at SIGINT or SIGTERM."""
+    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def asked(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(writable, b".")
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield readable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(readable)
+        os.close(writable)
+
+
+def _tell_ready(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def main() -> None:
+    run_script(program)
