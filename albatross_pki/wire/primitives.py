@@ -8,7 +8,6 @@ have no fraction or exactly three digits.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import Enum
 from typing import TypeVar
 
 from albatross_pki import PROTOCOL_VERSION
@@ -20,7 +19,7 @@ from albatross_pki.wire.der import Codec, Source
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.tolerance import Form
 
-E = TypeVar("E", bound=Enum)
+E = TypeVar("E")
 
 INT_MIN, INT_MAX = -(2**62), 2**62 - 1  # an OCaml int: 63 bits
 MOST_MEGABYTES = 2**42 - 1  # so that the number of octets has at most 62 bits
@@ -171,26 +170,25 @@ class Integer64(Codec[int]):
 
 
 class OctetString(Codec[bytes]):
-    """OCTET STRING of ``size`` octets, or of any number."""
+    """OCTET STRING of one of the ``sizes``, or of any number of octets if none is given."""
 
     identifiers = frozenset({der.OCTET_STRING})
 
-    def __init__(self, size: int | None = None) -> None:
-        self._size = size
+    def __init__(self, *sizes: int) -> None:
+        self._sizes = sizes
 
     def read(self, source: Source, _identifier: int, start: int, stop: int, /) -> bytes:
-        if self._size is not None and stop - start != self._size:
-            raise self._wrong_size(stop - start)
+        self._check(stop - start)
         return bytes(source.octets[start:stop])
 
     def write(self, value: bytes, pieces: list[bytes], /) -> int:
-        if self._size is not None and len(value) != self._size:
-            raise self._wrong_size(len(value))
+        self._check(len(value))
         pieces.append(value)
         return der.write_header(der.OCTET_STRING, len(value), pieces)
 
-    def _wrong_size(self, size: int) -> MalformedMessage:
-        return MalformedMessage(f"must have {self._size} octets, not {size}")
+    def _check(self, size: int) -> None:
+        if self._sizes and size not in self._sizes:
+            raise MalformedMessage(f"must have {' or '.join(map(str, self._sizes))} octets, not {size}")
 
 
 class TextOctets(Codec[bytes]):
@@ -284,22 +282,25 @@ class Time(Codec[datetime]):
 
 
 class Enumerated(Codec[E]):
-    """ENUMERATED: one member of a Python enumeration for each number."""
+    """ENUMERATED: one value for each number."""
 
     identifiers = frozenset({der.ENUMERATED})
 
-    def __init__(self, members: Mapping[int, E]) -> None:
-        self._members = dict(members)
-        self._numbers = {member: number for number, member in members.items()}
+    def __init__(self, values: Mapping[int, E]) -> None:
+        self._values = dict(values)
+        self._numbers = {value: number for number, value in values.items()}
 
     def read(self, source: Source, identifier: int, start: int, stop: int, /) -> E:
         number = Integer(0, 127).read(source, identifier, start, stop)
-        if number not in self._members:
+        if number not in self._values:
             raise MalformedMessage(f"unknown value {number}")
-        return self._members[number]
+        return self._values[number]
 
     def write(self, value: E, pieces: list[bytes], /) -> int:
-        pieces.append(bytes((der.ENUMERATED, 1, self._numbers[value])))
+        number = self._numbers.get(value)
+        if number is None:
+            raise MalformedMessage("not one of the values that there are")
+        pieces.append(bytes((der.ENUMERATED, 1, number)))
         return 3
 
 

@@ -15,14 +15,12 @@
     Verdict        ::= SEQUENCE { name Name, reasons SEQUENCE OF UTF8String,
       stream ENUMERATED { nothing(0), image(1), block(2), crl(3) }, streamLimit INTEGER,
       answers ENUMERATED { single(0), read(1), dump(2) } }
-    ExecuteRequest ::= SEQUENCE { spooled INTEGER }
+    ExecuteRequest ::= SEQUENCE { spooled INTEGER, digest OCTET STRING (SIZE (0 | 32)) }
     Digest         ::= OCTET STRING (SIZE (32))
 
 A path is written as the name that stands for the path itself, ``a:b:``. Sender and receiver are of one version, that
 of the installation, so there is none in the messages.
 """
-
-from enum import Enum
 
 from albatross_pki.authorised import (
     AuthorisedRequest,
@@ -46,7 +44,6 @@ from albatross_pki.wire.composite import (
     Explicit,
     ListOf,
     OrderedListOf,
-    Record,
     flag,
     nothing,
     optional,
@@ -58,17 +55,23 @@ from albatross_pki.wire.der import Codec, Source
 from albatross_pki.wire.elements import POLICY
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.extension import EXTENDED, EXTENDED_KEYS, IMAGE_BINDING
-from albatross_pki.wire.primitives import FLAG, NAME, NATURAL, OCTETS, SHA256, TEXT, TIME, TRUTH, Enumerated, Integer
+from albatross_pki.wire.primitives import (
+    FLAG,
+    NAME,
+    NATURAL,
+    OCTETS,
+    SHA256,
+    TEXT,
+    TIME,
+    TRUTH,
+    Enumerated,
+    Integer,
+    OctetString,
+)
 from albatross_pki.wire.tolerance import Form
 
 MOST_CERTIFICATES = 32  # a chain has nine at most; the judge says what is wrong with more
 MOST_POLICIES = 32
-
-
-class _Answers(Enum):
-    SINGLE = "single"
-    READ = "read"
-    DUMP = "dump"
 
 
 class _PathText(Codec[Path]):
@@ -126,24 +129,23 @@ _OUTCOME = record(
 
 _JUDGE = record(JudgeRequest, required("peer", TEXT), required("certificates", ListOf(OCTETS, MOST_CERTIFICATES)))
 
-_ANSWERS = Enumerated({0: _Answers.SINGLE, 1: _Answers.READ, 2: _Answers.DUMP})
-
-_VERDICT = Record(
-    lambda name, reasons, stream, limit, answers: Verdict(name, reasons, stream, limit, answers.value),
-    lambda one: (one.name, one.reasons, one.stream, one.stream_limit, _Answers(one.answers)),
+_VERDICT = record(
+    Verdict,
     required("name", NAME),
     required("reasons", ListOf(TEXT)),
     required("stream", Enumerated({0: Stream.NOTHING, 1: Stream.IMAGE, 2: Stream.BLOCK, 3: Stream.CRL})),
     required("stream_limit", NATURAL),
-    required("answers", _ANSWERS),
+    required("answers", Enumerated({0: "single", 1: "read", 2: "dump"})),
 )
+
+_EXECUTE = record(ExecuteRequest, required("spooled", NATURAL), required("digest", OctetString(0, 32)))
 
 _SIDE = Choice[SideMessage](
     whole(0, "authorised", _AUTHORISED, AuthorisedRequest),
     whole(1, "outcome", _OUTCOME, Outcome),
     whole(2, "judge", _JUDGE, JudgeRequest),
     whole(3, "verdict", _VERDICT, Verdict),
-    whole(4, "execute", record(ExecuteRequest, required("spooled", NATURAL)), ExecuteRequest),
+    whole(4, "execute", _EXECUTE, ExecuteRequest),
     nothing(5, "executing", Executing()),
 )
 
