@@ -140,8 +140,6 @@ _VERDICT = record(
 
 _EXECUTE = record(ExecuteRequest, required("spooled", NATURAL), required("digest", OctetString(0, 32)))
 
-_EXECUTE = record(ExecuteRequest, required("spooled", NATURAL), required("digest", OCTETS))
-
 _SIDE = Choice[SideMessage](
     whole(0, "authorised", _AUTHORISED, AuthorisedRequest),
     whole(1, "outcome", _OUTCOME, Outcome),
