@@ -11,7 +11,7 @@ static u8 sector[32768] __attribute__((aligned(8)));
 
 static int unikernel(const struct boot *boot)
 {
-    struct line line = { 0 };
+    static struct line line;
     const struct entry *disk = &boot->manifest->entry[1];
     u64 size = disk->is.block.sector, number = number_option(boot->command_line, "--sector=", 0);
     u64 *counter = (u64 *) sector;

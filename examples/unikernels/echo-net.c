@@ -96,7 +96,7 @@ static int answer(i64 length, const u8 *mac, const u8 *address, int echo)
 
 static void introduce(const struct entry *net, const u8 *address)
 {
-    struct line line = { 0 };
+    static struct line line;
 
     add(&line, "echo-net: ");
     for (int i = 0; i < 4; i++) {

@@ -6,7 +6,7 @@ MANIFEST_NONE;
 
 static int unikernel(const struct boot *boot)
 {
-    struct line line = { 0 };
+    static struct line line;
     const char *status, *end;
 
     add(&line, "hello, the command line is: ");

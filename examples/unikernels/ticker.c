@@ -15,7 +15,7 @@ static void sleep_until(const struct boot *boot, const struct time *deadline)
 
 static int unikernel(const struct boot *boot)
 {
-    struct line line = { 0 };
+    static struct line line;
     struct time next;
     u64 lines = number_option(boot->command_line, "--lines=", ~0ul);
     int fast = option(boot->command_line, "--fast") != 0;
