@@ -1,0 +1,60 @@
+"""How a daemon of this package begins and ends: one socket, one coroutine, an end by signal.
+
+1. as many descriptors as the system allows; 2. the socket, from systemd or made; 3. the daemon until SIGTERM or SIGINT;
+4. the socket file that was made is removed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+from albatross_pki.transport.errors import NotListening
+from albatross_pki.transport.sockets import activated_sockets, listen
+
+log = logging.getLogger(__name__)
+
+
+def run_until_stopped(serve: Callable[[socket.socket], Awaitable[None]], path: str, *, activated: bool) -> None:
+    """Run ``serve`` on the socket at ``path`` or on systemd's; raises ``NotListening``."""
+    _raise_descriptor_limit()
+    listener = _activated() if activated else listen(path)
+    try:
+        log.info("listening on %s", path if not activated else "the socket of systemd")
+        asyncio.run(_until_stopped(serve, listener))
+    finally:
+        if not activated:  # before closing: afterwards the file may be somebody else's
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        listener.close()
+
+
+async def _until_stopped(serve: Callable[[socket.socket], Awaitable[None]], listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(serve(listener))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def _activated() -> socket.socket:
+    sockets = activated_sockets()
+    if len(sockets) != 1:
+        for one in sockets:
+            one.close()
+        raise NotListening(
+            f"systemd passed {len(sockets)} sockets where one is needed",
+            hint="leave out --systemd-socket-activation to make one",
+        )
+    return sockets[0]
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
