@@ -119,7 +119,7 @@ def _command(shape: Shape, submit: Submit, options: Callable[[], list[click.Para
 # kinds of values
 
 
-class _Text(click.ParamType[Any]):
+class Parsed(click.ParamType[Any]):
     """A value that one of our own parsers turns into vocabulary; its refusal becomes click's, naming the option."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -138,11 +138,11 @@ class _Text(click.ParamType[Any]):
         super().fail(message, param, ctx)
 
 
-NAME = _Text("name", Name.parse)
-PATH = _Text("path", Path.parse)
-NETWORK = _Text("[name:]bridge[@mac]", parse_network)
-BLOCK = _Text("name[:device][@sector]", parse_block)
-TIME = _Text("time", parse_time)
+NAME = Parsed("name", Name.parse)
+PATH = Parsed("path", Path.parse)
+NETWORK = Parsed("[name:]bridge[@mac]", parse_network)
+BLOCK = Parsed("name[:device][@sector]", parse_block)
+TIME = Parsed("time", parse_time)
 LEVEL = click.IntRange(0, 9)
 FILE = click.Path(exists=True, dir_okay=False, readable=True)
 

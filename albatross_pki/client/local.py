@@ -5,13 +5,15 @@
 3. the answer is followed. If the daemon refuses while content is being sent, its reason is what is shown.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import BinaryIO, cast
 
 from albatross_pki.client.conversation import answers_of, converse, socket_of
 from albatross_pki.client.files import BadFile, read_image
-from albatross_pki.client.progress import Meter, Watched
+from albatross_pki.client.progress import Meter, Readable, Watched
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, Command, UnikernelCreate
 from albatross_pki.errors import AlbatrossError
@@ -41,7 +43,12 @@ def send_locally(typed: TypedCommand, where: str, on_success: OnSuccess, on_data
     with Connection(socket) as connection:
         connection.send(Message(Header(typed.name), command))
         if isinstance(command, BlockSet):
-            send_content(connection.send_stream, typed)
+            with content_source(typed) as (source, size):
+                meter = Meter(f"sending {typed.content}", size)
+                try:
+                    connection.send_stream(cast(BinaryIO, Watched(source, meter)))
+                finally:
+                    meter.done()
         converse(connection, answers_of(command), on_success, on_data)
     if isinstance(command, BlockAdd) and typed.content is not None:
         # only reached if the block device was made by us: nothing that exists is ever overwritten
@@ -70,23 +77,22 @@ def check_content(typed: TypedCommand) -> None:
             raise BadFile(typed.content, f"data exceeds size: {size} octets, {typed.command.size_mb} MB were asked for")
 
 
-def send_content(send_stream: Callable[..., bool], typed: TypedCommand) -> None:
-    """Send the content of a block device as a stream, compressed if a level was asked for."""
+@contextlib.contextmanager
+def content_source(typed: TypedCommand) -> Iterator[tuple[Readable, int | None]]:
+    """The content of a block device as it is to be sent, compressed if a level was asked for, and its size if known."""
     if typed.content is None:
         raise RuntimeError("a block set has content")
     with open(typed.content, "rb") as file:
-        meter = Meter(f"sending {os.path.basename(typed.content)}", os.fstat(file.fileno()).st_size)
-        source = Watched(file, meter)
-        try:
-            send_stream(Compressed(source, typed.level) if typed.level else source)
-        finally:
-            meter.done()
+        if typed.level:
+            yield Compressed(file, typed.level), None
+        else:
+            yield file, os.fstat(file.fileno()).st_size
 
 
 class Compressed:
     """The zlib stream of ``source``, made while it is read."""
 
-    def __init__(self, source: Watched, level: int) -> None:
+    def __init__(self, source: Readable, level: int) -> None:
         import zlib
 
         self._source = source

@@ -1,18 +1,44 @@
 """The options that the programs for people have in common, and what they mean together."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from albatross_pki.client.local import DEFAULT_TMPDIR
 from albatross_pki.client.receive import Reception
 from albatross_pki.client.show import FORMATS, Screen
-from albatross_pki.command_line import Submit, protocol_commands
+from albatross_pki.command_line import Parsed, Submit, protocol_commands
+from albatross_pki.syntax import parse_destination
+
+if TYPE_CHECKING:
+    from albatross_pki.client.credentials import Signer
+    from albatross_pki.client.remote import Server
 
 DIRECTORY = click.Path(exists=True, file_okay=False)
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
 DIALECTS = ("native", "upstream")
+
+
+class _Pin(click.ParamType[bytes]):
+    """A SHA-256 in hexadecimal, with or without colons."""
+
+    name = "sha256"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        try:
+            digest = bytes.fromhex(value.replace(":", ""))
+        except ValueError:
+            digest = b""
+        if len(digest) != 32:
+            self.fail("expected 64 hexadecimal digits", param, ctx)
+        return digest
+
+
+PIN = _Pin()
+DESTINATION = Parsed("host[:port]", parse_destination)
 
 # words that only a local daemon obeys: no certificate can carry them
 LOCAL_WORDS = ("add-policy", "replace-policy", "remove-policy", "stats-add", "stats-remove")
@@ -60,13 +86,25 @@ def remote_options() -> list[click.Parameter]:
     ]
 
 
+def destination_option(default: str | None = None) -> click.Option:
+    return click.Option(
+        ["-d", "--destination"], type=DESTINATION, default=default, show_default=True, help="The host's TLS endpoint."
+    )
+
+
 def server_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["--server-ca"], default="cacert.pem", show_default=True, help="Root that the server must be below."
         ),
+        *server_identity_options(),
+    ]
+
+
+def server_identity_options() -> list[click.Parameter]:
+    return [
         click.Option(["--server-name"], help="Name that the server's certificate must have (default: the host)."),
-        click.Option(["--pin"], help="SHA-256 of the server's key, for a certificate without a name."),
+        click.Option(["--pin"], type=PIN, help="SHA-256 of the server's certificate, for one without a name."),
     ]
 
 
@@ -86,6 +124,11 @@ def _target() -> click.Option:
     return click.Option(["--to"], type=click.Path(), help="The file to make.")
 
 
+def extra_options() -> list[click.Parameter]:
+    """All options that belong to some command's answers, for a program that learns the command later."""
+    return [_lines(), _target()]
+
+
 def client_commands(
     submit: Submit, words: tuple[str, ...], options: Callable[[], list[click.Parameter]]
 ) -> list[click.Command]:
@@ -99,3 +142,18 @@ def client_commands(
 def reception_of(how: Mapping[str, Any]) -> Reception:
     """What the output options say."""
     return Reception(Screen.standard(how["form"], how["quiet"]), how.get("to"), how.get("lines"))
+
+
+def signer_of(how: Mapping[str, Any]) -> "Signer":
+    """What the options about a delegation say."""
+    from albatross_pki.client.credentials import Signer
+
+    return Signer(how["ca"], how["ca_key"], how["server_ca"], how["key_type"], how["dialect"], how["reusable"])
+
+
+def server_of(how: Mapping[str, Any]) -> "Server":
+    """What the options about a server say."""
+    from albatross_pki.client.remote import Server
+
+    host, port = how["destination"]
+    return Server(host, port, how["server_ca"], how["server_name"], how["pin"])

@@ -6,10 +6,16 @@ the last line is taken away again when it is done.
 
 import sys
 from time import monotonic
-from typing import BinaryIO, TextIO
+from typing import Protocol, TextIO
 
 PATIENCE = 0.5  # seconds before anything is shown
 PACE = 0.1  # seconds between two updates
+
+
+class Readable(Protocol):
+    """What a stream is sent from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Meter:
@@ -42,9 +48,9 @@ class Meter:
 
 
 class Watched:
-    """The reading side of ``source``, counted; what a stream is sent from."""
+    """``source``, counted while it is read."""
 
-    def __init__(self, source: BinaryIO, meter: Meter) -> None:
+    def __init__(self, source: Readable, meter: Meter) -> None:
         self._source, self._meter = source, meter
 
     def read(self, size: int = -1, /) -> bytes:

@@ -1,0 +1,185 @@
+"""A command through the TLS endpoint of a host.
+
+1. what goes with the command is read and judged: the image against its manifest's devices, and against the digest in
+   the certificate; content against the size of its device;
+2. credentials are made or read, and judged (``credentials``);
+3. the server is judged before it gets our certificate (``transport.tls``);
+4. image or content is streamed, while an answer that comes early is looked for;
+5. the answers are followed. A connection that ends without an answer is an error.
+"""
+
+import io
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from albatross_pki.client.conversation import Answers, answers_of, converse
+from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot
+from albatross_pki.client.files import BadFile, binding_of, judge_image, read_image
+from albatross_pki.client.local import OnData, OnSuccess, check_content, content_source
+from albatross_pki.client.progress import Meter, Readable
+from albatross_pki.command_line import TypedCommand
+from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.extensions import AnyCommand, ImageBinding
+from albatross_pki.files import read_file
+from albatross_pki.messages import Message
+from albatross_pki.names import Name
+
+if TYPE_CHECKING:
+    from albatross_pki.transport.tls import TlsConnection
+
+UPSTREAM_LEVEL = 9  # zlib level for an image inside a certificate, as Albatross' own client
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Whom to talk to, and how it is known: ``name`` in its certificate (default: the host), or a ``pin``."""
+
+    host: str
+    port: int
+    server_ca: str
+    name: str | None = None
+    pin: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What follows the handshake: ``source`` and its size in octets, if known."""
+
+    what: str
+    source: Readable
+    octets: int | None
+
+
+def send_one_shot(typed: TypedCommand, signer: Signer, server: Server, on_success: OnSuccess, on_data: OnData) -> None:
+    """Sign what was typed with a delegation, send it and follow the answers."""
+    label_of(typed.name)  # before anything is read
+    check_content(typed)
+    command, binding, image = _with_image(typed, signer.dialect)
+    credentials = one_shot(signer, typed.name, command, binding)
+    if isinstance(command, BlockSet):
+        with content_source(typed) as (source, size):
+            _send(credentials, server, Upload(f"sending {typed.content}", source, size), on_success, on_data)
+    else:
+        upload = Upload(f"sending {typed.image}", io.BytesIO(image), len(image)) if image is not None else None
+        _send(credentials, server, upload, on_success, on_data)
+    if isinstance(command, BlockAdd) and typed.content is not None:
+        # only reached if the block device was made by us: nothing that exists is ever overwritten
+        content = replace(typed, command=BlockSet(compressed=bool(typed.level)))
+        send_one_shot(content, signer, server, on_success, on_data)
+
+
+def send_signed(
+    credentials: Credentials, server: Server, stream: str | None, on_success: OnSuccess, on_data: OnData
+) -> None:
+    """Send a command that was signed before; ``stream`` names the file that goes with it, if one does."""
+    if isinstance(credentials.command, UnikernelCreate) and not credentials.command.config.image:
+        image = _signed_image(credentials, credentials.command, stream)
+        _send(credentials, server, Upload(f"sending {stream}", io.BytesIO(image), len(image)), on_success, on_data)
+    elif isinstance(credentials.command, BlockSet):
+        if stream is None:
+            raise AlbatrossError("this certificate sets the content of a block device", hint="add --stream FILE")
+        level = 9 if credentials.command.compressed else None
+        with content_source(TypedCommand(Name(), credentials.command, content=stream, level=level)) as (source, size):
+            _send(credentials, server, Upload(f"sending {stream}", source, size), on_success, on_data)
+    elif stream is not None:
+        raise AlbatrossError("this certificate's command takes no file", hint="leave --stream away")
+    else:
+        _send(credentials, server, None, on_success, on_data)
+
+
+def judge_server_chain(server: Server, chain: list[bytes]) -> list[str]:
+    """Everything that speaks against a server with this verified chain (DER, anchor last)."""
+    from albatross_pki.policy.certificates import BadCertificate, read_certificate
+    from albatross_pki.policy.server import judge_server
+
+    try:
+        *path, anchor = [read_certificate(der) for der in chain]
+    except BadCertificate as error:
+        return [error.message]
+    violations = judge_server(path, anchor, host=server.name or server.host, now=datetime.now(UTC), pin=server.pin)
+    reasons = [violation.text for violation in violations]
+    if server.pin is None and any(violation.field == "pin" for violation in violations):
+        reasons.append(f"if its operator told you that it is {path[0].digest.hex()}, say --pin with that")
+    return reasons
+
+
+class _Answering:
+    """The messages that a TLS connection brings."""
+
+    def __init__(self, connection: "TlsConnection", patient: bool) -> None:
+        self._connection, self._patient = connection, patient
+
+    def receive(self) -> Message | None:
+        from albatross_pki.wire.message import decode_message
+
+        payload = self._connection.receive_frame(seconds=None) if self._patient else self._connection.receive_frame()
+        return decode_message(payload) if payload else None
+
+
+def _send(
+    credentials: Credentials, server: Server, upload: Upload | None, on_success: OnSuccess, on_data: OnData
+) -> None:
+    from albatross_pki.pem import bundle
+    from albatross_pki.transport.tls import connect
+
+    answers = answers_of(credentials.command)
+    with connect(
+        server.host,
+        server.port,
+        bundle(list(credentials.chain)),
+        credentials.key_pem,
+        read_file(server.server_ca),
+        lambda chain: judge_server_chain(server, chain),
+    ) as connection:
+        if upload is not None:
+            meter = Meter(upload.what, upload.octets)
+            try:
+                connection.send_stream(cast(BinaryIO, upload.source), progress=meter.add)
+            finally:
+                meter.done()
+        converse(_Answering(connection, patient=answers is Answers.READ), answers, on_success, on_data)
+
+
+def _with_image(typed: TypedCommand, dialect: str) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:
+    """The command to sign, its binding, and the image to stream.
+
+    In the native dialect the image is left out of the certificate, which binds its digest; in upstream's it is in it.
+    A BHyve configuration has no image, and the mark that ends an empty stream is sent for it.
+    """
+    command = typed.command
+    if not isinstance(command, UnikernelCreate) or typed.image is None:
+        return command, None, None
+    image = read_image(typed.image, command.config)
+    if not image:
+        return command, None, b""
+    level = typed.level if typed.level is not None else 0 if dialect == "native" else UPSTREAM_LEVEL
+    packed = image
+    if level:
+        from albatross_pki.wire.compression import compress
+
+        packed = compress(image, level)
+    config = replace(command.config, compressed=level > 0)
+    if dialect == "native":
+        return replace(command, config=config), binding_of(image), packed
+    return replace(command, config=replace(config, image=packed)), None, None
+
+
+def _signed_image(credentials: Credentials, command: UnikernelCreate, stream: str | None) -> bytes:
+    """The image for a leaf that does not hold it, as it is to be streamed."""
+    if stream is None:
+        raise AlbatrossError("this certificate holds no image, it follows on the connection", hint="add --stream IMAGE")
+    image = read_image(stream, command.config)
+    if credentials.binding is not None and credentials.binding != binding_of(image):
+        raise BadFile(
+            stream,
+            f"is not the image that was signed: SHA-256 {binding_of(image).digest.hex()}, "
+            f"the certificate wants {credentials.binding.digest.hex()}",
+        )
+    judge_image(stream, image, command.config.settings)
+    if command.config.compressed:
+        from albatross_pki.wire.compression import compress
+
+        return compress(image, UPSTREAM_LEVEL)
+    return image
