@@ -1,0 +1,112 @@
+"""Parameters and small steps that several verbs share: reading signers, naming output files, asking for a role."""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from albatross_pki.ca.issuer import Issuer, assemble
+from albatross_pki.ca.keys import open_key
+from albatross_pki.console_script import say
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.files import STANDARD, FileExists, read_file
+from albatross_pki.keys import KeyType
+from albatross_pki.pem import certificates
+from albatross_pki.policy.profiles import Dialect, Role
+
+F = TypeVar("F", bound=Callable[..., Any])
+ROOT_NAME = "cacert.pem"
+ROLES = ("delegation", "leaf", "server")
+MAX_DAYS = 36500
+
+existing = click.Path(exists=True, dir_okay=False)
+days_type = click.IntRange(1, MAX_DAYS)
+key_type_option = click.option(
+    "--key-type", type=click.Choice([kind.value for kind in KeyType]), default="ed25519", show_default=True
+)
+dialect_option = click.option(
+    "--dialect", type=click.Choice([kind.value for kind in Dialect]), help="What is written; native by default."
+)
+passphrase_option = click.option(
+    "--passphrase-file", type=existing, help="The first line of this file decrypts the key."
+)
+force_option = click.option("--force", is_flag=True, help="Replace files that exist.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+root_option = click.option(
+    "--root", type=existing, help=f"The root above CACERT; by default a {ROOT_NAME} beside it that fits."
+)
+
+
+def signer_arguments(function: F) -> F:
+    """CACERT DB KEY, in the order that Albatross 1.x has."""
+    for argument in (
+        click.argument("key", metavar="KEY"),
+        click.argument("database", metavar="DB", type=click.Path(dir_okay=False)),
+        click.argument("cacert", metavar="CACERT", type=existing),
+    ):
+        function = argument(function)
+    return function
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def days(number: int | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
+
+
+def read_signer(cacert: str, key: str, root: str | None, passphrase_file: str | None) -> Issuer:
+    """The signer that the files make; the root comes from ``--root`` or from a file beside that fits."""
+    ders = certificates(read_file(cacert), cacert)
+    roots: list[bytes] = []
+    if root is not None:
+        roots = certificates(read_file(root), root)
+    else:
+        for directory in dict.fromkeys((os.path.dirname(cacert) or ".", ".")):
+            candidate = os.path.join(directory, ROOT_NAME)
+            if os.path.isfile(candidate):
+                roots += certificates(read_file(candidate), candidate)
+    issuer = assemble(ders, open_key(key, passphrase_file), cacert, roots)
+    if root is not None and issuer.anchor is None:
+        raise AlbatrossError(f"{cacert} does not lead to a root in {root}")
+    return issuer
+
+
+def refuse_existing(*paths: str, force: bool) -> None:
+    """Refuse early, before anything is recorded, what could not be written later."""
+    for path in paths:
+        if path != STANDARD and not force and os.path.lexists(path):
+            raise FileExists(path)
+
+
+def role_from(word: str | None) -> Role:
+    """The role that the operator names, by option or on the terminal; never the request's own idea."""
+    if word is None:
+        if not sys.stdin.isatty():
+            raise AlbatrossError(
+                "what is this to become? the operator says it, not the request",
+                hint="--as delegation, --as leaf or --as server",
+            )
+        word = click.prompt("sign it as", type=click.Choice(ROLES), err=True)
+    return Role(word)
+
+
+def output_name(label: str, word: str, output: str | None) -> str:
+    """The file that a certificate goes to: ``LABEL.pem``, or ``path-WORD.pem`` if it is about a path itself."""
+    if output is not None:
+        return output
+    return f"path-{word}.pem" if label == "." else f"{label}.pem"
+
+
+def tell(lines: list[str]) -> None:
+    """Lines for the operator, on standard error: standard output is for what was asked for."""
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def note(text: str) -> None:
+    say("note", text)

@@ -1,0 +1,55 @@
+"""The keys that a CA signs with: a PEM file, encrypted or not, or an object on a PKCS#11 token.
+
+Whatever names a key on the command line may be a file or a ``pkcs11:`` URI (RFC 7512). The key on a token never leaves
+it; everything else of this package sees the same interface.
+"""
+
+import os
+import sys
+
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.files import PRIVATE, make_file, read_file
+from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
+
+PKCS11 = "pkcs11:"
+_KEY_LIMIT = 1024 * 1024  # octets
+
+
+def open_key(where: str, passphrase_file: str | None = None) -> PrivateKey:
+    """The key at ``where``; asks for a passphrase on a terminal if one is needed and no file holds it."""
+    if where.startswith(PKCS11):
+        from albatross_pki.ca.tokens import open_token_key
+
+        return open_token_key(where)
+    return load_key(read_file(where, _KEY_LIMIT), where, lambda: ask_passphrase(where, passphrase_file))
+
+
+def ask_passphrase(where: str, passphrase_file: str | None, *, twice: bool = False) -> bytes:
+    """The passphrase for ``where``: the first line of a file, or what is typed on the terminal."""
+    if passphrase_file is not None:
+        lines = read_file(passphrase_file, 4096).splitlines()
+        if not lines or not lines[0]:
+            raise BadKey(where, f"there is no passphrase in {passphrase_file}")
+        return lines[0]
+    if not sys.stdin.isatty():
+        raise BadKey(where, "needs a passphrase, and there is no terminal to ask on", hint="--passphrase-file FILE")
+    import getpass
+
+    typed = getpass.getpass(f"passphrase for {where}: ")
+    if twice and typed != getpass.getpass("once more: "):
+        raise AlbatrossError("the two passphrases differ")
+    if not typed:
+        raise BadKey(where, "an empty passphrase is none")
+    return typed.encode()
+
+
+def open_or_make_key(path: str, key_type: KeyType, *, passphrase: bytes | None = None) -> tuple[PrivateKey, bool]:
+    """The key in the file ``path``, made (mode 0400) if there is none; tells whether it was made.
+
+    An existing key is used whatever its type is, as Albatross' tools do.
+    """
+    if os.path.lexists(path):
+        return load_key(read_file(path, _KEY_LIMIT), path, (lambda: passphrase) if passphrase else None), False
+    key = generate_key(key_type)
+    make_file(path, key_pem(key, passphrase), PRIVATE)
+    return key, True

@@ -1,0 +1,237 @@
+"""The ledger of a CA: what was issued, what was revoked, which CRLs were made.
+
+Beside the database file ``DB`` that Albatross' users know (one line ``SERIAL NAME`` per certificate, never read) stands
+``DB.ledger``, a journal (``albatross_pki.journal``) whose schema is in ``docs/ca.md``. Everything that is decided by
+what happened before is decided from it. The order of every act is: ledger, database, then the file that is handed out;
+whoever is killed in between has recorded something that nobody got, never the other way round.
+
+A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.files import DISK, Disk
+from albatross_pki.journal.log import Journal, read_entries
+from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.text import printable
+
+FORMAT = 1
+DATABASE_MODE = 0o644
+LEDGER_MODE = 0o600
+REASONS = (
+    "unspecified",
+    "key-compromise",
+    "ca-compromise",
+    "affiliation-changed",
+    "superseded",
+    "cessation-of-operation",
+    "privilege-withdrawn",
+)
+
+
+def ledger_path(database: str) -> str:
+    """Where the ledger of a database file stands."""
+    return f"{database}.ledger"
+
+
+def write_time(moment: datetime) -> str:
+    """A time as it stands in the ledger: UTC, whole seconds, ``2026-11-21T02:31:10Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate. Digests are lower-case hexadecimal SHA-256; serials lower-case hexadecimal numbers.
+
+    ``issuer`` and ``key`` are digests of SubjectPublicKeyInfo, ``digest`` that of the DER. ``path`` is the text of the
+    path that the certificate stands for or in; ``label`` its common name. ``rights`` is a digest over policy,
+    constraints and path length, the same for two certificates that allow the same. ``word`` is the command of a leaf.
+    """
+
+    serial: str
+    issuer: str
+    key: str
+    role: str
+    path: str
+    label: str
+    rights: str
+    not_before: str
+    not_after: str
+    digest: str
+    word: str = ""
+    time: str = ""
+
+    def entry(self) -> dict[str, str]:
+        members = {name: getattr(self, name) for name in self.__slots__}
+        return {"kind": "issued", **members}
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """One revocation: which certificate of which issuer key, why and when."""
+
+    serial: str
+    issuer: str
+    reason: str
+    time: str
+
+    def entry(self) -> dict[str, str]:
+        return {"kind": "revoked", **{name: getattr(self, name) for name in self.__slots__}}
+
+
+_ISSUED_MEMBERS = tuple(Issued.__slots__)
+
+
+class LedgerView:
+    """The ledger as it was read; indexes are made when they are first asked for."""
+
+    def __init__(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        self._issued: list[Mapping[str, Any]] = []
+        self.revocations: dict[tuple[str, str], Revoked] = {}
+        self.crl_numbers: dict[str, int] = {}
+        self.dialect = Dialect.NATIVE
+        self.entries = 0
+        for entry in entries:
+            self.entries += 1
+            self._take(entry)
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        kind = entry.get("kind")
+        try:
+            if kind == "issued":
+                self._issued.append(entry)
+            elif kind == "revoked":
+                revoked = Revoked(entry["serial"], entry["issuer"], entry["reason"], entry["time"])
+                self.revocations.setdefault((revoked.issuer, revoked.serial), revoked)
+            elif kind == "crl":
+                issuer = entry["issuer"]
+                self.crl_numbers[issuer] = max(self.crl_numbers.get(issuer, 0), int(entry["number"]))
+            elif kind == "opened":
+                self.dialect = Dialect(entry["dialect"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise AlbatrossError(f"line {self.entries} of the ledger cannot be read: {error}") from error
+
+    @cached_property
+    def issued(self) -> list[Issued]:
+        return [_issued(entry) for entry in self._issued]
+
+    def issued_where(self, member: str, value: str) -> list[Issued]:
+        """The certificates whose ``member`` is ``value``, without making objects of all others."""
+        return [_issued(entry) for entry in self._issued if entry.get(member) == value]
+
+    def is_revoked(self, certificate: Issued) -> bool:
+        return (certificate.issuer, certificate.serial) in self.revocations
+
+    def is_current(self, certificate: Issued, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return certificate.not_after > write_time(now) and not self.is_revoked(certificate)
+
+
+def _issued(entry: Mapping[str, Any]) -> Issued:
+    try:
+        return Issued(*[entry[name] for name in _ISSUED_MEMBERS])
+    except KeyError as error:
+        raise AlbatrossError(f"a ledger entry lacks {printable(str(error))}") from error
+
+
+def read_ledger(database: str) -> LedgerView:
+    """What the ledger of ``database`` holds, read without waiting for a writer; raises if there is none."""
+    path = ledger_path(database)
+    try:
+        return LedgerView(read_entries(path))
+    except FileNotFoundError as error:
+        raise AlbatrossError(
+            f"there is no ledger {path}", hint="it is made when the first certificate is signed with this database"
+        ) from error
+
+
+class Ledger:
+    """An open ledger and its database; a context manager that holds the ledger's lock."""
+
+    def __init__(self, database: str, journal: Journal, disk: Disk) -> None:
+        self.database = database
+        self._journal = journal
+        self._disk = disk
+
+    @classmethod
+    def open(cls, database: str, *, now: datetime, dialect: Dialect = Dialect.NATIVE, disk: Disk = DISK) -> Self:
+        """Open the ledger of ``database``, or begin one in which ``dialect`` is the default."""
+        journal = Journal.open(ledger_path(database), LEDGER_MODE, disk=disk)
+        try:
+            if journal.entries == 0:
+                journal.append({"kind": "opened", "time": write_time(now), "format": FORMAT, "dialect": dialect.value})
+        except BaseException:
+            journal.close()
+            raise
+        return cls(database, journal, disk)
+
+    @cached_property
+    def view(self) -> LedgerView:
+        """What the ledger held when it was first asked for, with nothing of what this process adds."""
+        return LedgerView(read_entries(self._journal.path))
+
+    @property
+    def head(self) -> str:
+        return self._journal.head
+
+    def record_issued(self, issued: list[Issued], revoked: Iterable[Revoked] = ()) -> None:
+        """Record certificates, and what is revoked in the same act, in ledger and database."""
+        self._journal.append_all([*(item.entry() for item in revoked), *(item.entry() for item in issued)])
+        self._append_database([f"{database_serial(int(item.serial, 16))} {item.label}\n" for item in issued])
+
+    def record_revoked(self, revoked: Iterable[Revoked]) -> None:
+        self._journal.append_all([item.entry() for item in revoked])
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Record something of another kind; ``docs/ca.md`` lists them."""
+        self._journal.append(entry)
+
+    def _append_database(self, lines: list[str]) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.database, flags, DATABASE_MODE)
+        try:
+            self._disk.write(descriptor, "".join(lines).encode("utf-8"))
+            self._disk.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def database_serial(serial: int) -> str:
+    """A serial as upstream's database has it: the octets of the DER integer, ``00`` in front of a top bit set."""
+    length = serial.bit_length() // 8 + 1
+    return serial.to_bytes(length, "big").hex()
+
+
+def serial_text(serial: int) -> str:
+    """A serial as the ledger has it: hexadecimal without leading zeros."""
+    return f"{serial:x}"
+
+
+def role_of(text: str) -> Role:
+    """The role that a ledger entry names."""
+    try:
+        return Role(text)
+    except ValueError as error:
+        raise AlbatrossError(f"the ledger names a role that is not known: {printable(text)}") from error
