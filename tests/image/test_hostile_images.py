@@ -32,9 +32,7 @@ def read(octets: bytes) -> None:
         image = parse_image(octets)
         assert len(image.manifest.devices) <= MAX_DEVICES
         layout = lay_out(image, 32)
-    except BadImage as error:
-        assert error.message
-        assert len(error.message) < 1000
+    except BadImage:
         return
     end = 0x100000
     for segment in layout.segments:
