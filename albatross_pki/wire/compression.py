@@ -55,11 +55,7 @@ class Inflater:
     def pieces(self, chunk: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """What ``chunk`` inflates to, in pieces of at most 64 KiB; to be read to its end before the next chunk."""
         rest: bytes | bytearray | memoryview = chunk
-        while True:
-            if self._stream.eof:
-                if len(rest) or self._stream.unused_data:
-                    raise MalformedMessage("octets after its end", _PLACE)
-                return
+        while len(rest) or not self._stream.eof:
             piece = self._inflate(rest)
             rest = self._stream.unconsumed_tail
             if piece:
@@ -73,12 +69,16 @@ class Inflater:
             raise MalformedMessage("ends in the middle", _PLACE)
 
     def _inflate(self, octets: bytes | bytearray | memoryview) -> bytes:
-        # one octet more than is allowed is asked for, so that a stream that is too long shows itself
+        """Some of what ``octets`` inflate to; one octet more than is allowed is asked for, so that excess shows."""
+        if self._stream.eof:
+            raise MalformedMessage("octets after its end", _PLACE)
         try:
             piece = self._stream.decompress(octets, min(PIECE, self._left + 1))
         except zlib.error as error:
             raise MalformedMessage(f"damaged ({error})", _PLACE) from None
         if len(piece) > self._left:
             raise InflatedTooLarge(self._limit)
+        if self._stream.unused_data:
+            raise MalformedMessage("octets after its end", _PLACE)
         self._left -= len(piece)
         return piece
