@@ -28,8 +28,8 @@ STANDARD = "-"  # standard input or output in place of a file name
 class FileExists(AlbatrossError):
     """Something of that name is there already; ``path`` is its name."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} exists already", hint="remove it, or say --force to replace it")
+    def __init__(self, path: str, option: str = "--force") -> None:
+        super().__init__(f"{path} exists already", hint=f"remove it, or say {option} to replace it")
         self.path = path
 
 

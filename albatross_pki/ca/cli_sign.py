@@ -15,7 +15,7 @@ from albatross_pki.ca.words import command_words, constraints_words, moment
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import PUBLIC, make_file, read_file
 from albatross_pki.keys import KeyType, PrivateKey, describe_key
-from albatross_pki.names import parse_label
+from albatross_pki.names import Name, parse_label
 from albatross_pki.pem import CERTIFICATE, armour, bundle
 from albatross_pki.policy.profiles import Dialect, Role
 from albatross_pki.text import printable
@@ -184,8 +184,7 @@ def sign(
 
 def plan_words(plan: Plan, request: RequestFacts, issuer: Issuer) -> list[str]:
     """What is about to be signed, in plain words."""
-    name = plan.path if plan.role.is_authority else plan.path.child(plan.label) if plan.label != "." else plan.path
-    lines = [f"signing {plan.role.value} {printable(str(name)) or '(root)'} below {issuer.certificate.title}"]
+    lines = [f"signing {plan.role.value} {_about(plan)} below {issuer.certificate.title}"]
     if plan.command is not None:
         lines += [f"  {line}" for line in command_words(plan.command, plan.binding)]
     if plan.constraints is not None:
@@ -198,6 +197,15 @@ def plan_words(plan: Plan, request: RequestFacts, issuer: Issuer) -> list[str]:
         lines.append(f"  left out, though asked for: {' '.join(request.ignored)}")
     lines.append(f"  key {describe_key(plan.key)}, valid until {moment(plan.not_after)}")
     return lines
+
+
+def _about(plan: Plan) -> str:
+    """What the certificate is about: ``dev:hello``, ``the path dev:``; of servers and permissions their own name."""
+    if plan.role is Role.DELEGATION:
+        return str(plan.path)
+    if plan.role is not Role.LEAF:
+        return printable(plan.label)
+    return f"the path {Name(plan.path)}" if plan.label == "." else str(Name(plan.path, plan.label))
 
 
 def _report(certified: Certified, target: str) -> None:

@@ -17,15 +17,16 @@ from albatross_pki.request.constraints import OPTION_NAMES, constraint_options, 
 from albatross_pki.syntax import parse_time
 
 WORDS = (
-    *("info", "get", "create", "destroy", "restart", "policy", "block", "create-block", "set-block", "dump-block"),
+    *("info", "get", "destroy", "restart", "policy", "block", "create-block", "set-block", "dump-block"),
     *("destroy-block", "console", "inactive-consoles", "stats", "status", "stop", "start", "rollback", "host-info"),
 )
 NEVER_IN_A_LEAF = ("remove-policy", "stats-add", "stats-remove")  # typed all the same: they are told what does it
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096", "rsa")
 
 
-def file_options() -> list[click.Parameter]:
-    """What every verb has: which key, which files, which dialect."""
+def file_options(*replace: str) -> list[click.Parameter]:
+    """What every verb has: which key, which files, which dialect. ``replace`` spells the option to replace files."""
+    spellings = [*(replace or ("--overwrite", "--force")), "overwrite"]
     return [
         click.Option(["--key"], type=click.Path(dir_okay=False), help="Use the key in this file instead of NAME.key."),
         click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", show_default=True),
@@ -34,13 +35,17 @@ def file_options() -> list[click.Parameter]:
         click.Option(
             ["-o", "--output"], type=click.Path(dir_okay=False, allow_dash=True), help="Instead of NAME.req; - prints."
         ),
-        click.Option(["--force"], is_flag=True, help="Replace a request that exists (a key is never replaced)."),
+        click.Option(spellings, is_flag=True, help="Replace a request that exists (a key is never replaced)."),
     ]
 
 
 def _command_options() -> list[click.Parameter]:
+    return [*constraint_options(), *file_options()]
+
+
+def _create_options() -> list[click.Parameter]:
     embed = click.Option(["--embed"], is_flag=True, help="Put the image into the request instead of its digest.")
-    return [embed, *constraint_options(), *file_options()]
+    return [embed, *constraint_options(), *file_options("--overwrite")]  # its --force is about unikernels
 
 
 def _delegation_options() -> list[click.Parameter]:
@@ -150,6 +155,8 @@ def _program() -> click.Group:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     for command in protocol_commands(_submit, (*WORDS, *NEVER_IN_A_LEAF), _command_options):
+        group.add_command(command)
+    for command in protocol_commands(_submit, ("create",), _create_options):
         group.add_command(command)
     delegation_words = ("add-policy", "replace-policy")
     for command in protocol_commands(_submit, delegation_words, _delegation_options):

@@ -22,17 +22,17 @@ from albatross_pki.request.csr import Wanted, make_request
 
 
 def write_request(
-    wanted: Wanted, *, key: str | None, key_type: str, bits: str, dialect: str, output: str | None, force: bool
+    wanted: Wanted, *, key: str | None, key_type: str, bits: str, dialect: str, output: str | None, overwrite: bool
 ) -> None:
     """Write ``NAME.key`` if needed and ``NAME.req``; raises ``Refused``, ``FileExists`` or ``BadKey``."""
     check(wanted, Dialect(dialect))
     stem = file_stem(wanted)
     target = output if output is not None else f"{stem}.req"
-    if target != STANDARD and not force and os.path.lexists(target):
-        raise FileExists(target)
+    if target != STANDARD and not overwrite and os.path.lexists(target):
+        raise FileExists(target, "--overwrite")
     kind = KeyType(f"rsa{bits}") if key_type == "rsa" else KeyType(key_type)
     private = _key(key, f"{stem}.key", kind)
-    make_file(target, armour(REQUEST, make_request(wanted, private)), PUBLIC, replace=force)
+    make_file(target, armour(REQUEST, make_request(wanted, private)), PUBLIC, replace=overwrite)
 
 
 def check(wanted: Wanted, dialect: Dialect) -> None:
