@@ -1,0 +1,137 @@
+"""What fuzzing starts from: the vectors of the tests, and an example of each message that only we have."""
+
+import hashlib
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from albatross_pki.authorised import (
+    AuthorisedRequest,
+    CertificateId,
+    ChainPolicy,
+    Effect,
+    ExecuteRequest,
+    Executing,
+    JudgeRequest,
+    Outcome,
+    Stream,
+    Verdict,
+)
+from albatross_pki.commands import UNLIMITED, BlockDump
+from albatross_pki.extensions import (
+    ALBATROSS_OID,
+    Constraints,
+    CrlUpdate,
+    Events,
+    HostInfo,
+    ImageBinding,
+    Rollback,
+    Start,
+    Status,
+    Stop,
+)
+from albatross_pki.names import Name
+from albatross_pki.names import Path as NamePath
+from albatross_pki.policies import Policy
+from albatross_pki.wire.extension import encode_constraints, encode_extended_command, encode_image_binding
+from albatross_pki.wire.framing import END_OF_STREAM, frame
+from albatross_pki.wire.side import encode_side
+
+VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
+_NOW = datetime(2026, 1, 31, 23, 59, 59, 123000, UTC)
+_DIGEST = bytes(range(32))
+
+
+def seeds(entry_point: str) -> list[bytes]:
+    """The octets that fuzzing of ``entry_point`` starts from."""
+    return {
+        "messages": _messages,
+        "extensions": _extensions,
+        "states": _states,
+        "side_messages": _side_messages,
+        "streams": _streams,
+    }[entry_point]()
+
+
+def write(entry_point: str, directory: Path) -> None:
+    """One file per seed, named by its digest."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for octets in seeds(entry_point):
+        (directory / hashlib.sha256(octets).hexdigest()[:20]).write_bytes(octets)
+
+
+def _all(*patterns: str) -> list[bytes]:
+    return [file.read_bytes() for pattern in patterns for file in sorted(VECTORS.glob(pattern))]
+
+
+def _messages() -> list[bytes]:
+    return _all("encoded/wire-*/*.der", "wire/**/*.der", "remote/**/*.der")
+
+
+def _extensions() -> list[bytes]:
+    ours = [
+        encode_constraints(Constraints(once=True)),
+        encode_constraints(
+            Constraints(
+                *(frozenset({"create", "info"}), frozenset({_DIGEST}), frozenset({"web*", "a"})),
+                *(frozenset({"host.example", "127.0.0.1"}), frozenset({_DIGEST, bytes(32)})),
+                once=True,
+            )
+        ),
+        encode_image_binding(ImageBinding(_DIGEST, 1144)),
+        *(encode_extended_command(command) for command in (CrlUpdate(), Events(), Events(_NOW), Rollback())),
+        *(encode_extended_command(command) for command in (HostInfo(), Stop(), Start(), Status())),
+    ]
+    return ours + _all("encoded/cert-extension/*.der") + _in_certificates()
+
+
+def _in_certificates() -> list[bytes]:
+    """Albatross' extension in the certificates that upstream made."""
+    found = set()
+    for pattern in ("pki/*/*.pem", "pki/*/leaf/*.pem", "oneshot/*.pem", "negative/*.pem"):
+        for file in VECTORS.glob(pattern):
+            for certificate in x509.load_pem_x509_certificates(file.read_bytes()):
+                for extension in certificate.extensions:
+                    if extension.oid.dotted_string == ALBATROSS_OID:
+                        assert isinstance(extension.value, x509.UnrecognizedExtension)
+                        found.add(extension.value.value)
+    return sorted(found)
+
+
+def _states() -> list[bytes]:
+    return _all("encoded/state/*.der", "state/*.der")
+
+
+def _side_messages() -> list[bytes]:
+    policy = Policy(frozenset({0, 1}), UNLIMITED, 1024, 100, frozenset({"service"}))
+    certificate = CertificateId(_DIGEST, 2**79)
+    chain = (ChainPolicy(NamePath(("a", "b")), policy, certificate, _NOW, _NOW),)
+    digests = frozenset({_DIGEST, bytes(32)})
+    return [
+        encode_side(one)
+        for one in (
+            AuthorisedRequest(Name.parse("a:b:c"), BlockDump(9), chain, certificate, _NOW),
+            AuthorisedRequest(
+                *(Name.parse("a:b:c"), Status(), chain, certificate, _NOW),
+                *(digests, digests, ImageBinding(_DIGEST, 7), True),
+            ),
+            Outcome(True, Effect.CHANGED, "created unikernel"),
+            JudgeRequest("192.0.2.1:40000", (b"0\x03\x02\x01\x05", b"")),
+            Verdict(Name.parse(":"), ("no", "not at all")),
+            Verdict(Name.parse("a:b"), (), Stream.IMAGE, 4096, "dump"),
+            ExecuteRequest(0),
+            ExecuteRequest(4096, _DIGEST),
+            Executing(),
+        )
+    ]
+
+
+def _streams() -> list[bytes]:
+    frames = frame(b"abc") + frame(bytes(300)) + END_OF_STREAM
+    zipped = [zlib.compress(b"an image" * 50, level) for level in (0, 1, 6, 9)]
+    too_much = zlib.compress(bytes(1 << 17), 9)
+    return [
+        bytes((cut,)) + octets for cut in (0, 3, 200) for octets in (frames, *zipped, too_much, b"\xff\xff\xff\xff")
+    ]
