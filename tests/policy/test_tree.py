@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from albatross_pki.names import Name, Path
-from albatross_pki.policy.tree import Charge, ResourceTree, Usage
+from albatross_pki.policies import Policy
+from albatross_pki.policy.rules import Violation
+from albatross_pki.policy.tree import Charge, EffectivePolicy, ResourceTree, Usage
 from albatross_pki.unikernels import NetworkInterface, Settings
 from tests.pki_builder import policy
 from tests.policy import strategies
@@ -15,48 +18,48 @@ from tests.policy import strategies
 DEV, SUB = Path(("dev",)), Path(("dev", "sub"))
 
 
-def limits(**by_path):
+def limits(**by_path: Policy) -> EffectivePolicy:
     """Policies by path text: ``root`` and ``dev__sub`` for the root and dev:sub."""
     table = {Path(() if text == "root" else tuple(text.split("__"))): found for text, found in by_path.items()}
     return table.get
 
 
-def small(memory_mb=16, *, cpuids=(0,), bridges=()):
+def small(memory_mb: int = 16, *, cpuids: Iterable[int] = (0,), bridges: Iterable[str] = ()) -> Settings:
     interfaces = tuple(NetworkInterface(f"net{number}", bridge) for number, bridge in enumerate(bridges))
     return Settings(frozenset(cpuids), memory_mb, interfaces=interfaces)
 
 
-def texts(violations):
+def texts(violations: Iterable[Violation]) -> list[str]:
     return [violation.text for violation in violations]
 
 
 class TreeAgainstRecount(RuleBasedStateMachine):
     """Whatever happens, the running totals are what counting everything again gives."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.tree = ResourceTree()
-        self.unikernels = {}
-        self.blocks = {}
+        self.unikernels: dict[Name, Charge] = {}
+        self.blocks: dict[Name, int] = {}
 
     @rule(name=strategies.names, settings=strategies.settings, stopped=st.booleans())
-    def settle(self, name, settings, stopped):
+    def settle(self, name: Name, settings: Settings, stopped: bool) -> None:
         self.tree.settle(name, settings, stopped=stopped)
         self.unikernels[name] = Charge.of(settings, stopped=stopped)
 
     @rule(name=strategies.names, settings=strategies.settings)
-    def hold(self, name, settings):
+    def hold(self, name: Name, settings: Settings) -> None:
         self.tree.hold(name, settings)
         charge = Charge.of(settings)
         self.unikernels[name] = self.unikernels[name].or_larger(charge) if name in self.unikernels else charge
 
     @rule(name=strategies.names)
-    def take_out(self, name):
+    def take_out(self, name: Name) -> None:
         self.tree.settle(name, None)
         self.unikernels.pop(name, None)
 
     @rule(name=strategies.names, size_mb=st.integers(1, 9))
-    def block(self, name, size_mb):
+    def block(self, name: Name, size_mb: int) -> None:
         if name in self.blocks:
             self.tree.remove_block(name)
             del self.blocks[name]
@@ -65,7 +68,7 @@ class TreeAgainstRecount(RuleBasedStateMachine):
             self.blocks[name] = size_mb
 
     @invariant()
-    def totals_are_the_sums(self):
+    def totals_are_the_sums(self) -> None:
         everywhere = {p for name in (*self.unikernels, *self.blocks) for p in name.path.ancestors()}
         assert set(self.tree.paths()) == everywhere
         for path in everywhere | {Path(("nowhere",))}:
@@ -84,7 +87,7 @@ TestTreeAgainstRecount.settings = hypothesis_settings(max_examples=30, stateful_
 
 
 class TestAdmission:
-    def test_upstreams_words_for_the_own_path(self):
+    def test_upstreams_words_for_the_own_path(self) -> None:
         tree = ResourceTree()
         tree.add(Name(DEV, "one"), small(48))
         asked = small(32, cpuids=(0, 3), bridges=("service", "secret"))
@@ -96,22 +99,22 @@ class TestAdmission:
             "bridges secret not allowed by policy",
         ]
 
-    def test_no_policy_is_no_limit(self):
+    def test_no_policy_is_no_limit(self) -> None:
         assert ResourceTree().admit(Name(DEV, "x"), small(1 << 40), lambda path: None) == []
 
-    def test_exactly_the_limit_fits(self):
+    def test_exactly_the_limit_fits(self) -> None:
         tree = ResourceTree()
         tree.add(Name(DEV, "one"), small(32))
         assert tree.admit(Name(DEV, "two"), small(32), limits(dev=policy(2, 64))) == []
 
-    def test_p11_siblings_cannot_jointly_exceed_their_parent(self):
+    def test_p11_siblings_cannot_jointly_exceed_their_parent(self) -> None:
         tree = ResourceTree()
         effective = limits(dev=policy(2, 64), dev__a=policy(2, 64), dev__b=policy(2, 64))
         tree.add(Name(DEV.child("a"), "x"), small(40))
         found = tree.admit(Name(DEV.child("b"), "y"), small(40), effective)
         assert texts(found) == ["maximum allowed memory (64, used 40) would be exceeded (requesting 40) for dev"]
 
-    def test_p11_the_root_policy_binds_everybody(self):
+    def test_p11_the_root_policy_binds_everybody(self) -> None:
         tree = ResourceTree()
         tree.add(Name(Path(("other",)), "x"), small(100))
         found = tree.admit(Name(SUB, "y"), small(40), limits(root=policy(9, 128), dev__sub=policy(9, 64)))
@@ -119,17 +122,17 @@ class TestAdmission:
             "maximum allowed memory (128, used 100) would be exceeded (requesting 40) on the whole host"
         ]
 
-    def test_p11_a_path_without_policy_in_the_middle_hides_nothing(self):
+    def test_p11_a_path_without_policy_in_the_middle_hides_nothing(self) -> None:
         tree = ResourceTree()
         tree.add(Name(SUB.child("deep"), "x"), small())
         assert tree.admit(Name(SUB.child("deeper"), "y"), small(), limits(dev=policy(1, 64))) != []
 
-    def test_p11_of_fifty_requests_for_the_last_place_one_wins(self):
+    def test_p11_of_fifty_requests_for_the_last_place_one_wins(self) -> None:
         tree, effective = ResourceTree(), limits(dev=policy(1, 64))
         answers = [tree.reserve(Name(DEV, f"u{number}"), small(), effective) for number in range(50)]
         assert sum(not violations for violations in answers) == 1
 
-    def test_p11_a_stopped_one_keeps_its_place_and_gives_its_memory_back(self):
+    def test_p11_a_stopped_one_keeps_its_place_and_gives_its_memory_back(self) -> None:
         tree, effective = ResourceTree(), limits(dev=policy(2, 64))
         tree.add(Name(DEV, "one"), small(64))
         tree.settle(Name(DEV, "one"), small(64), stopped=True)
@@ -142,7 +145,7 @@ class TestAdmission:
             "maximum allowed memory (64, used 64) would be exceeded (requesting 64)"
         ]
 
-    def test_p11_an_exchange_holds_the_larger_of_both_until_it_is_decided(self):
+    def test_p11_an_exchange_holds_the_larger_of_both_until_it_is_decided(self) -> None:
         tree, effective, name = ResourceTree(), limits(dev=policy(1, 64, [0, 1])), Name(DEV, "one")
         tree.add(name, small(48))
         assert tree.reserve(name, small(16, cpuids=(1,)), effective) == []
@@ -150,13 +153,13 @@ class TestAdmission:
         tree.settle(name, small(16, cpuids=(1,)))
         assert tree.usage(DEV) == Usage(1, 16, 0, Counter({1: 1}))
 
-    def test_p11_an_exchange_is_charged_for_what_it_adds(self):
+    def test_p11_an_exchange_is_charged_for_what_it_adds(self) -> None:
         tree, name = ResourceTree(), Name(DEV, "one")
         tree.add(name, small(48))
         assert tree.admit(name, small(64), limits(dev=policy(1, 64))) == []
         assert tree.admit(name, small(65), limits(dev=policy(1, 64))) != []
 
-    def test_p12_below_a_lowered_limit_nothing_is_added(self):
+    def test_p12_below_a_lowered_limit_nothing_is_added(self) -> None:
         tree, name, lowered = ResourceTree(), Name(DEV, "one"), limits(dev=policy(1, 32))
         tree.add(name, small(48))
         tree.add(Name(DEV, "two"), small(48))
@@ -164,7 +167,7 @@ class TestAdmission:
         assert tree.admit(name, small(49), lowered) != []
         assert tree.admit(Name(DEV, "three"), small(1), lowered) != []
 
-    def test_p10_names_and_paths_are_different_things(self):
+    def test_p10_names_and_paths_are_different_things(self) -> None:
         """A unikernel called like a path one level up is neither counted there nor limited by it."""
         tree = ResourceTree()
         tree.add(Name(Path(), "x"), small(48))
@@ -172,7 +175,7 @@ class TestAdmission:
         assert tree.admit(Name(Path(("x",)), "y"), small(64), limits(x=policy(1, 64))) == []
         assert tree.admit(Name(Path(), "x2"), small(64), limits(x=policy(0, 0))) == []
 
-    def test_blocks(self):
+    def test_blocks(self) -> None:
         tree = ResourceTree()
         tree.add_block(Name(DEV.child("a"), "disk"), 8)
         effective = limits(dev=policy(block_mb=10), dev__b=policy(block_mb=None))
@@ -182,7 +185,7 @@ class TestAdmission:
         ]
         assert tree.admit_block(Name(DEV.child("a"), "more"), 2, effective) == []
 
-    def test_misuse(self):
+    def test_misuse(self) -> None:
         tree = ResourceTree()
         with pytest.raises(TypeError):
             tree.hold(Name.of_path(DEV), small())
