@@ -1,0 +1,70 @@
+"""A daemon for one conversation: what it is sent is kept, what it answers is given beforehand."""
+
+import os
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from albatross_pki.messages import Header, Message, Payload
+from albatross_pki.wire.framing import FrameDecoder, frame
+from albatross_pki.wire.message import decode_message, encode_message
+
+
+class Daemon:
+    """Listens on ``path``; answers the n-th connection's command with the n-th list of payloads.
+
+    ``received`` has every payload that came, messages and chunks alike, per connection. On the connections of
+    ``streams_of`` everything up to the end-of-stream mark is read before the answer is given; on others nothing but
+    the command.
+    """
+
+    def __init__(self, path: Path, *answers: list[Payload], streams_of: tuple[int, ...] = ()) -> None:
+        os.makedirs(path.parent, exist_ok=True)
+        self.received: list[list[bytes]] = []
+        self._answers = answers
+        self._streams_of = streams_of
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(4)
+        self._listener.settimeout(5)
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> "Daemon":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join(20)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+    def commands(self) -> list[Message]:
+        """The first message of every connection."""
+        return [decode_message(payloads[0]) for payloads in self.received]
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                self._converse(connection, answer)
+
+    def _converse(self, connection: socket.socket, answer: list[Payload]) -> None:
+        decoder = FrameDecoder(1 << 28)
+        payloads: list[bytes] = []
+        self.received.append(payloads)
+        streams = len(self.received) - 1 in self._streams_of
+        while not payloads or (streams and payloads[-1] != b""):
+            octets = connection.recv(1 << 16)
+            if not octets:
+                return
+            payloads += decoder.feed(octets)
+        header = Header(decode_message(payloads[0]).header.name)
+        for payload in answer:
+            connection.sendall(frame(encode_message(Message(header, payload))))
