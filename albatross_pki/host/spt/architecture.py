@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from albatross_pki.image.elf import EM_AARCH64, EM_X86_64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Architecture:
     """One processor's side of Linux and of Solo5's spt.
 

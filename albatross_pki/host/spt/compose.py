@@ -76,7 +76,7 @@ def compose(
     made = calls(architecture, image.manifest, devices, confinement, occupied, layout.memory, len(program) // 8)
     table = assemble_table(architecture, made, layout.memory - architecture.stack_gap, BOOT, layout.entry)
     ours = {BOOT: boot, CODE: MACHINE_CODE[architecture.machine], TABLE: table, FILTER: program}
-    descriptor = _memory_file(confinement.title)
+    descriptor = _memory_file()
     try:
         _write(descriptor, 0, _headers(architecture, pieces))
         for address, content in ours.items():
@@ -175,15 +175,14 @@ def _headers(architecture: Architecture, pieces: Sequence[Piece]) -> bytes:
     return head + b"".join(programs)
 
 
-def _memory_file(title: str) -> int:
+def _memory_file() -> int:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    name = f"unikernel {title}"[:200].replace("\0", " ")
     try:
-        return os.memfd_create(name, flags | _MFD_EXEC)
+        return os.memfd_create("unikernel", flags | _MFD_EXEC)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.memfd_create(name, flags)
+        return os.memfd_create("unikernel", flags)
 
 
 def _write(descriptor: int, place: int, octets: bytes | memoryview) -> None:
