@@ -52,7 +52,7 @@ def steps(setting: Setting) -> tuple[Step, ...]:
             "a delegation",
             "A developer asks for the right to run 2 unikernels with 64 MB on CPU 0, without network; the CA signs it.",
             (
-                Typed("albatross-provision-request add-policy dev 2 --mem 64 --cpu 0"),
+                Typed("albatross-provision-request delegation dev 2 --mem 64 --cpu 0"),
                 Typed("albatross-provision-ca sign cacert.pem ca.db root.key dev.req --as delegation"),
             ),
         ),
