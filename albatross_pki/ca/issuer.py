@@ -128,7 +128,7 @@ def assemble(ders: list[bytes], key: PrivateKey, place: str, roots: Iterable[byt
     chain, anchor = _climb(signer, certificates[1:])
     if anchor is None:
         candidates = (read_certificate(root) for root in roots)
-        anchor = next((root for root in candidates if is_self_signed(root) and _signed(chain[-1], root)), None)
+        anchor = next((root for root in candidates if is_self_signed(root) and is_signed_by(chain[-1], root)), None)
     return Issuer(signer, tuple(chain), anchor, key)
 
 
@@ -137,7 +137,7 @@ def _climb(
 ) -> tuple[list[CertificateFacts], CertificateFacts | None]:
     chain = [signer]
     while True:
-        above = next((other for other in others if _signed(chain[-1], other)), None)
+        above = next((other for other in others if is_signed_by(chain[-1], other)), None)
         if above is None:
             return chain, None
         if is_self_signed(above):
@@ -163,10 +163,11 @@ def _check_key(certificates: list[CertificateFacts], key: PrivateKey, place: str
 
 
 def is_self_signed(certificate: CertificateFacts) -> bool:
-    return certificate.self_issued and _signed(certificate, certificate)
+    return certificate.self_issued and is_signed_by(certificate, certificate)
 
 
-def _signed(below: CertificateFacts, above: CertificateFacts) -> bool:
+def is_signed_by(below: CertificateFacts, above: CertificateFacts) -> bool:
+    """Whether the key of ``above`` signed ``below``, in its name."""
     if below.issuer != above.subject:
         return False
     try:

@@ -1,0 +1,128 @@
+"""``list`` and ``needs-renewal``: what was issued, and what is about to end."""
+
+import json
+import os
+import re
+import sys
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+import click
+
+from albatross_pki.ca import cli_options as options
+from albatross_pki.ca.ledger import Issued, LedgerView, read_ledger, write_time
+from albatross_pki.console_script import say
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.text import printable
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+NEEDS, FRESH, MISSING, BROKEN = 0, 1, 2, 255
+
+
+def parse_duration(text: str) -> timedelta:
+    """``30d``, ``12h``, ``2w``, ``90m``, ``45s``."""
+    match = re.fullmatch(r"(\d{1,9})([smhdw])", text, re.ASCII)
+    if match is None:
+        raise AlbatrossError(f"{printable(text)!r} is not a time span", hint="30d, 12h, 2w")
+    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+
+
+def state_of(item: Issued, view: LedgerView, now: str) -> str:
+    """``revoked``, ``expired`` or ``good`` at the time ``now`` (as the ledger writes times)."""
+    if view.revocations and view.is_revoked(item):
+        return "revoked"
+    return "good" if item.not_after > now else "expired"
+
+
+@click.command("list")
+@click.argument("database", metavar="DB", type=click.Path(dir_okay=False))
+@click.option("--expiring", metavar="SPAN", help="Only good certificates that end within this span (30d).")
+@click.option("--good", is_flag=True, help="Only certificates that are neither revoked nor expired.")
+@options.json_option
+def list_issued(database: str, expiring: str | None, good: bool, as_json: bool) -> None:
+    """What was issued with this database: serial, kind, name, until when, state."""
+    view = read_ledger(database)
+    now = options.utc_now()
+    text_now = write_time(now)
+    rows = [(item, state_of(item, view, text_now)) for item in view.issued]
+    if expiring is not None:
+        before = write_time(now + parse_duration(expiring))
+        rows = [(item, state) for item, state in rows if state == "good" and item.not_after <= before]
+    elif good:
+        rows = [(item, state) for item, state in rows if state == "good"]
+    sys.stdout.write(_as_json(rows) if as_json else _as_table(rows))
+
+
+def _as_json(rows: list[tuple[Issued, str]]) -> str:
+    lines = []
+    for item, state in rows:
+        entry = item.entry()
+        del entry["kind"]
+        lines.append(json.dumps({**entry, "state": state}))
+    return "[" + ",\n ".join(lines) + "]\n"
+
+
+def _as_table(rows: list[tuple[Issued, str]]) -> str:
+    if not rows:
+        return "nothing\n"
+    head = ("SERIAL", "KIND", "NAME", "COMMAND", "UNTIL", "STATE")
+    cells = [head]
+    cells += [(item.serial, item.role, _name(item), item.word, item.not_after, state) for item, state in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    template = "  ".join(f"{{:<{width}}}" for width in widths[:-1]) + "  {}\n"
+    return "".join([template.format(*row) for row in cells])
+
+
+def _name(item: Issued) -> str:
+    if item.role == "leaf":
+        return item.path + ("" if item.label == "." else item.label)
+    return item.path.removesuffix(":") if item.role == "delegation" else item.label
+
+
+@click.command("needs-renewal")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.option("--expires-in", metavar="SPAN|PERCENT", default="33%", show_default=True, help="30d, or 33% of its life.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the exit status.")
+def needs_renewal(file: str, expires_in: str, quiet: bool) -> NoReturn:
+    """Tell by the exit status whether a certificate, or one above it in its file, is about to end.
+
+    \b
+    EXIT STATUS
+        0    it needs renewal
+        1    it does not
+        2    there is no such file
+        255  anything else
+    """
+    try:
+        sys.exit(_renewal_status(file, expires_in, quiet))
+    except (AlbatrossError, OSError) as error:
+        say("error", str(error))
+        sys.exit(BROKEN)
+
+
+def _renewal_status(file: str, expires_in: str, quiet: bool) -> int:
+    from albatross_pki.files import read_file
+    from albatross_pki.pem import certificates
+    from albatross_pki.policy.certificates import read_certificate
+
+    if not os.path.exists(file):
+        if not quiet:
+            say("error", f"there is no file {file}")
+        return MISSING
+    now = options.utc_now()
+    status = FRESH
+    for der in certificates(read_file(file), file):
+        certificate = read_certificate(der)
+        ends = certificate.not_after
+        if ends - _margin(expires_in, certificate.not_before, ends) <= now:
+            status = NEEDS
+            if not quiet:
+                click.echo(f"{certificate.title} ends {write_time(ends)}")
+    return status
+
+
+def _margin(text: str, begins: datetime, ends: datetime) -> timedelta:
+    percent = re.fullmatch(r"(\d{1,3})%", text, re.ASCII)
+    if percent is not None:
+        return (ends - begins) * int(percent.group(1)) / 100
+    return parse_duration(text)
