@@ -15,6 +15,7 @@ import socket
 import struct
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Self
 
 from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, TimedOut, Unreachable
 from albatross_pki.transport.sockets import (
@@ -126,7 +127,7 @@ class Channel:
         self.close()
         return taken
 
-    async def __aenter__(self) -> "Channel":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

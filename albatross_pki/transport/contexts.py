@@ -16,37 +16,37 @@ from albatross_pki.transport.openssl import IGNORE_CRITICAL
 _STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT
 
 
-def server_context(chain_file: str, key_file: str, anchors_pem: str) -> ssl.SSLContext:
-    """A server that demands a client certificate below one of ``anchors_pem``.
+def server_context(chain_file: str, key_file: str, anchors: str | bytes) -> ssl.SSLContext:
+    """A server that demands a client certificate below one of ``anchors`` (PEM text or concatenated DER).
 
     Raises ``AlbatrossError`` for files that cannot be read or do not belong together.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, anchors_pem)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, anchors)
     context.num_tickets = 0  # a ticket holds the client's chain, and breaks above some 64 KB of it
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_SINGLE_ECDH_USE
     _load_identity(context, chain_file, key_file)
     return context
 
 
-def client_context(chain_pem: bytes, key_pem: bytes, anchors_pem: str) -> ssl.SSLContext:
-    """A client with the given chain (PEM, leaf first) and key, that takes servers below ``anchors_pem``.
+def client_context(chain_pem: bytes, key_pem: bytes, anchors: str | bytes) -> ssl.SSLContext:
+    """A client with the given chain (PEM, leaf first) and key, that takes servers below ``anchors``.
 
     Names are judged by the caller: Albatross' server certificates may have none.
     """
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, anchors_pem)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, anchors)
     with _readable(chain_pem) as chain_file, _readable(key_pem) as key_file:
         _load_identity(context, chain_file, key_file)
     return context
 
 
-def _context(protocol: int, anchors_pem: str) -> ssl.SSLContext:
+def _context(protocol: int, anchors: str | bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags = ssl.VerifyFlags((context.verify_flags & ~_STRICT) | IGNORE_CRITICAL)
     try:
-        context.load_verify_locations(cadata=anchors_pem)
+        context.load_verify_locations(cadata=anchors)
     except (ssl.SSLError, ValueError) as error:
         raise AlbatrossError("the file of CA certificates holds none that can be read") from error
     return context

@@ -1,0 +1,180 @@
+"""The authoriser's audit log: who asked what, what was decided and why, and what came of it.
+
+Entries are lines of a hash-chained journal (``journal.log``). Their kinds, in the order in which they come:
+
+* ``refused``: a request that the chain does not allow, with every reason;
+* ``intent``: a request that is about to be done, before any daemon hears of it;
+* ``outcome``: what came of the ``intent`` with the same ``request`` number;
+* ``started``, ``reloaded``, ``ended``: the program itself and its sessions.
+
+The journal's own thread writes, and all that waits at the same time goes to disk together. ``record`` returns when
+the entry is on disk, which a change of state waits for; ``note`` does not wait. ``docs/endpoint.md`` has the schema.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from albatross_pki.authorised import AuthorisedRequest
+from albatross_pki.commands import BlockAddOld, BlockSetOld, UnikernelCreate
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.journal.log import BadJournal, Journal
+from albatross_pki.policy.certificates import CertificateFacts
+from albatross_pki.policy.constraints import command_word
+from albatross_pki.text import printable
+
+_MOST_WAITING = 4096
+_BATCH = 256
+
+log = logging.getLogger(__name__)
+
+Entry = Mapping[str, Any]
+_Waiting = tuple[Entry, "asyncio.Future[None] | None"]
+
+
+class NotRecorded(AlbatrossError):
+    """The audit log cannot be written, so nothing may be changed."""
+
+
+class AuditLog:
+    """The open log at ``path``. ``head`` is the digest of its last line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._journal = Journal.open(path, wait=False)
+        self._waiting: queue.Queue[_Waiting | str] = queue.Queue(_MOST_WAITING)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._write_all, name="audit", daemon=True)
+        self._thread.start()
+
+    @property
+    def head(self) -> str:
+        return self._journal.head
+
+    @property
+    def entries(self) -> int:
+        return self._journal.entries
+
+    async def record(self, entry: Entry) -> None:
+        """Return when ``entry`` is on disk; raises ``NotRecorded``."""
+        self._loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._put((entry, done))
+        await done
+
+    def note(self, entry: Entry) -> None:
+        """Have ``entry`` written soon; raises ``NotRecorded`` if too many wait already."""
+        self._put((entry, None))
+
+    def reopen(self) -> None:
+        """Open the file anew, for instance after it was moved away."""
+        self._waiting.put("reopen")
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        self._waiting.put("close")
+        self._thread.join()
+
+    def _put(self, item: _Waiting) -> None:
+        try:
+            self._waiting.put_nowait(item)
+        except queue.Full:
+            raise NotRecorded("the audit log cannot keep up") from None
+
+    def _write_all(self) -> None:
+        while True:
+            batch: list[_Waiting] = []
+            order = self._waiting.get()
+            while not isinstance(order, str):
+                batch.append(order)
+                if len(batch) >= _BATCH or self._waiting.empty():
+                    break
+                order = self._waiting.get()
+            if batch:
+                self._write(batch)
+            if order == "reopen":
+                self._reopen()
+            elif order == "close":
+                self._journal.close()
+                return
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        problem = None
+        try:
+            self._journal.append_all([entry for entry, _ in batch])
+        except (OSError, BadJournal) as error:
+            problem = f"cannot write the audit log {self.path}: {error}"
+            log.error("%s", problem)
+            self._reopen()
+        waiting = [done for _, done in batch if done is not None]
+        if waiting and self._loop is not None:
+            self._loop.call_soon_threadsafe(_settle, waiting, problem)
+
+    def _reopen(self) -> None:
+        try:
+            self._journal.close()
+            self._journal = Journal.open(self.path, wait=False)
+        except (OSError, BadJournal) as error:
+            log.error("cannot open the audit log %s: %s", self.path, error)
+
+
+def _settle(waiting: "Sequence[asyncio.Future[None]]", problem: str | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue
+        if problem is None:
+            done.set_result(None)
+        else:
+            done.set_exception(NotRecorded(problem))
+
+
+def chain_entry(path: Sequence[CertificateFacts]) -> list[dict[str, str]]:
+    """A chain as the log shows it, leaf first."""
+    return [
+        {"serial": f"{facts.serial:x}", "sha256": facts.digest.hex(), "subject": printable(facts.common_name or "", 64)}
+        for facts in path
+    ]
+
+
+def request_entry(kind: str, number: str, now: datetime, peer: str, path: Sequence[CertificateFacts]) -> dict[str, Any]:
+    """What every entry about a request begins with."""
+    return {"kind": kind, "time": now.isoformat(), "request": number, "peer": peer, "chain": chain_entry(path)}
+
+
+def authorised_entry(authorised: AuthorisedRequest, lists: Sequence[int | None]) -> dict[str, Any]:
+    """What is asked, without arguments and contents, which may be secrets. ``lists`` are CRL numbers, root first."""
+    entry: dict[str, Any] = {
+        "name": str(authorised.name),
+        "command": command_word(authorised.command),
+        "not_after": authorised.not_after.isoformat(),
+        "crl_numbers": [None if number is None else str(number) for number in lists],
+        "policies": [
+            {
+                "path": str(policy.path),
+                "cpuids": sorted(policy.policy.cpuids),
+                "unikernels": policy.policy.unikernels,
+                "memory_mb": policy.policy.memory_mb,
+                "block_mb": policy.policy.block_mb,
+                "bridges": [printable(bridge, 64) for bridge in sorted(policy.policy.bridges)],
+            }
+            for policy in authorised.policies
+        ],
+    }
+    if authorised.binding is not None:
+        entry["image"] = {"sha256": authorised.binding.digest.hex(), "octets": authorised.binding.size}
+    match authorised.command:
+        case UnikernelCreate(config=config) if authorised.binding is not None:
+            from albatross_pki.wire.configuration import deployment_digest
+
+            entry["deployment"] = deployment_digest(config, authorised.binding.digest).hex()
+        case UnikernelCreate(config=config) if config.image:
+            import hashlib
+
+            entry["image"] = {"sha256_as_sent": hashlib.sha256(config.image).hexdigest(), "octets": len(config.image)}
+        case BlockAddOld(content=content) | BlockSetOld(content=content) if content:
+            entry["content_octets"] = len(content)
+    return entry

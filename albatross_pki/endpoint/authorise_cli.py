@@ -1,0 +1,144 @@
+"""``albatross-authorise``: judges certificate chains for endpoints, and asks the daemons."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from albatross_pki.console_script import run
+from albatross_pki.endpoint.bounds import AuthoriserBounds
+from albatross_pki.endpoint.options import become, bounds_options, common_options, start_logging, user_id
+
+DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
+_SETTABLE = ("sessions", "crl_octets", "crl_entries", "replay_entries_per_issuer")
+_DRAIN_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@click.command(context_settings={"help_option_names": ["--help"]})
+@common_options
+@click.option("--statedir", default=DEFAULT_STATEDIR, show_default=True, help="Audit log, used certificates, lists.")
+@click.option("--crl-dir", help="A directory of revocation lists, looked at again whenever it changes.")
+@click.option("--require-crl", is_flag=True, help="Refuse chains with a CA that has no revocation list in force.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name of this host.  [default: its host name]")
+@click.option("--endpoint-user", multiple=True, metavar="USER", help="A user whose endpoint may ask, besides our own.")
+@click.option("--accept-plain-intermediates", is_flag=True, help="Accept CAs that say nothing about Albatross.")
+@click.option("--accept-unbound-images", is_flag=True, help="Accept streamed images that no certificate binds.")
+@bounds_options(AuthoriserBounds, _SETTABLE)
+@click.argument("cacert", type=click.Path(dir_okay=False))
+def command(cacert: str, **options: Any) -> None:
+    """Judge certificate chains below the roots in CACERT (PEM, several while one is renewed).
+
+    \b
+    CACERT     roots that are trusted; read again on SIGHUP
+
+    \b
+    EXIT CODES
+      0    ended by SIGTERM or SIGINT
+      124  options or files are of no use
+      125  the socket, the state or the audit log cannot be had
+
+    \b
+    EXAMPLES
+      albatross-authorise --crl-dir /etc/albatross/crls --endpoint-user albatross-tls /etc/albatross/cacert.pem
+    """
+    logging_options = {name: options.pop(name) for name in ("verbose", "verbosity", "quiet", "syslog")}
+    start_logging("albatross-authorise", **logging_options)
+    become(options.pop("user"))
+    asyncio.run(_serve(cacert, options))
+
+
+async def _serve(cacert: str, options: dict[str, Any]) -> None:
+    from albatross_pki.endpoint.audit import AuditLog
+    from albatross_pki.endpoint.authoriser import Authoriser
+    from albatross_pki.endpoint.daemons import Daemons
+    from albatross_pki.endpoint.replay import ReplayStore
+    from albatross_pki.endpoint.revocation import RevocationLists
+    from albatross_pki.policy.chain import JudgeOptions
+    from albatross_pki.transport.channel import listen, serve_unix
+
+    bounds = AuthoriserBounds(**{name: options[name] for name in _SETTABLE})
+    statedir, tmpdir = options["statedir"], options["tmpdir"]
+    endpoint_users = options["endpoint_user"]
+    os.makedirs(statedir, mode=0o700, exist_ok=True)
+    anchors = _anchors(cacert)
+    with contextlib.ExitStack() as opened:
+        store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_issuer=bounds.replay_entries_per_issuer)
+        opened.callback(store.close)
+        audit = AuditLog(os.path.join(statedir, "audit.log"))
+        opened.callback(audit.close)
+        authoriser = Authoriser(
+            anchors=anchors,
+            options=JudgeOptions(
+                hosts=frozenset(options["hosts"] or (socket.gethostname(),)),
+                require_crl=options["require_crl"],
+                accept_plain_intermediates=options["accept_plain_intermediates"],
+                accept_unbound_images=options["accept_unbound_images"],
+            ),
+            store=store,
+            audit=audit,
+            lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
+            daemons=Daemons(tmpdir, bounds),
+            bounds=bounds,
+            peers=frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)}),
+        )
+        path = os.path.join(tmpdir, "util", "authorise.sock")
+        # Other users are told apart by their credentials (SO_PEERCRED), which nobody can forge.
+        listener = opened.enter_context(listen(path, 0o666 if endpoint_users else 0o660))
+        opened.callback(_unlink, path)
+        await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
+        log.info("listening on %s", path)
+        serving = asyncio.gather(
+            serve_unix(
+                listener,
+                authoriser.session,
+                max_connections=bounds.sessions,
+                limit=bounds.chain_octets,
+            ),
+            authoriser.watch_lists(),
+        )
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, cacert)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        await authoriser.drain(_DRAIN_SECONDS)
+
+
+def _anchors(path: str) -> Any:
+    from albatross_pki.files import read_file
+    from albatross_pki.pem import certificates
+    from albatross_pki.policy.chain import read_anchors
+
+    return read_anchors(certificates(read_file(path), path))
+
+
+def _reload(authoriser: Any, cacert: str) -> None:
+    """Anchors, lists and the audit log anew; what cannot be read stays as it was."""
+    from albatross_pki.errors import AlbatrossError
+
+    try:
+        authoriser.anchors = _anchors(cacert)
+    except (AlbatrossError, OSError) as error:
+        log.error("the roots stay as they were: %s", error)
+    authoriser.lists.refresh(force=True)
+    authoriser.end_revoked()
+    authoriser.audit.reopen()
+    log.info("reloaded")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def main() -> None:
+    run(command)

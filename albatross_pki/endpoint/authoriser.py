@@ -1,0 +1,360 @@
+"""The authoriser's sessions: one connection of an endpoint is one client's request after the other.
+
+For each ``JudgeRequest``:
+
+1. the clock must not have gone back, and the chain is judged;
+2. a refusal is noted and told with all its reasons;
+3. what has to be streamed is asked for; when it is complete the chain is judged again, at that time and by the lists
+   of that time;
+4. what came is compared with the binding as far as that is possible without opening it;
+5. the intent is recorded, and a one-time certificate used up, both on disk;
+6. a daemon is asked, and the descriptor that answers come from is passed on;
+7. the outcome is recorded, and a one-time certificate released if there provably was no effect.
+
+The session's stream ends when the endpoint closes the connection or comes with the next request, at the end of the
+chain's validity, and when a revocation list takes a certificate of the chain back. We hold a second descriptor of the
+stream for that, and shut it down for everybody.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from albatross_pki.authorised import (
+    AuthorisedRequest,
+    Effect,
+    ExecuteRequest,
+    Executing,
+    JudgeRequest,
+    Outcome,
+    Stream,
+    Verdict,
+)
+from albatross_pki.commands import UnikernelCreate
+from albatross_pki.endpoint.audit import AuditLog, NotRecorded, authorised_entry, request_entry
+from albatross_pki.endpoint.bounds import AuthoriserBounds
+from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image
+from albatross_pki.endpoint.judging import (
+    Judged,
+    changes_something,
+    judge_certificates,
+    judge_path,
+    verdict_of,
+)
+from albatross_pki.endpoint.replay import ReplayStore
+from albatross_pki.endpoint.revocation import RevocationLists
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.extensions import CrlUpdate
+from albatross_pki.messages import ROOT, Header, Message
+from albatross_pki.policy.certificates import CertificateFacts
+from albatross_pki.policy.chain import JudgeOptions
+from albatross_pki.replies import Text
+from albatross_pki.text import printable
+from albatross_pki.transport.channel import Channel
+from albatross_pki.transport.errors import TransportError
+from albatross_pki.transport.sockets import close_all
+from albatross_pki.wire.framing import frame
+from albatross_pki.wire.message import encode_message
+from albatross_pki.wire.side import decode_side, encode_side
+
+log = logging.getLogger(__name__)
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(eq=False)
+class LiveStream:
+    """A stream under way: our descriptor of it, and the chain that it stands on."""
+
+    judged: Judged
+    connection: socket.socket
+    endpoint: Channel
+
+    async def end(self, why: str) -> None:
+        """Tell the endpoint why, then shut the stream down for everybody who has it."""
+        log.info("a stream of %s was ended: %s", self.judged.judgement.name, why)
+        with contextlib.suppress(TransportError):
+            await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
+        self.shut()
+
+    def shut(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Authoriser:
+    """What all sessions share. ``peers`` are the user ids that may ask; ``clock`` gives aware UTC."""
+
+    anchors: Sequence[CertificateFacts]
+    options: JudgeOptions
+    store: ReplayStore
+    audit: AuditLog
+    lists: RevocationLists
+    daemons: Daemons
+    bounds: AuthoriserBounds
+    peers: frozenset[int]
+    clock: Callable[[], datetime] = wall_clock
+    streams: set[LiveStream] = field(default_factory=set)
+    _outcomes: "set[asyncio.Task[None]]" = field(default_factory=set)
+    _requests: int = 0
+
+    async def session(self, channel: Channel) -> None:
+        """Serve one connection until it ends."""
+        peer = channel.peer
+        if peer.uid not in self.peers:
+            log.warning("user %d (process %d) is not an endpoint and was sent away", peer.uid, peer.pid)
+            return
+        try:
+            await self._serve_all(channel)
+        except AlbatrossError as error:
+            log.warning("the connection of process %d ended: %s", peer.pid, error)
+
+    async def _serve_all(self, channel: Channel) -> None:
+        request = await channel.receive()
+        while request is not None:
+            message = decode_side(request)
+            if not isinstance(message, JudgeRequest):
+                raise Refused([f"a request to judge was expected, and {type(message).__name__} came"])
+            request = await self._serve(channel, message)
+
+    async def _serve(self, channel: Channel, request: JudgeRequest) -> bytes | None:
+        """Judge and do one request; the next one, ``None`` at the end of the connection."""
+        now = self.clock()
+        self._requests += 1
+        number = f"{os.getpid()}-{self._requests}"
+        judged = self._judge(request, now)
+        verdict = verdict_of(judged.judgement, self.bounds)
+        if verdict.accepted:
+            reasons = self._used_before(judged)
+            verdict = Verdict(verdict.name, reasons) if reasons else verdict
+        await channel.send(encode_side(verdict))
+        if not verdict.accepted:
+            self._note_refusal(number, now, request.peer, judged, verdict.reasons)
+            return await channel.receive()
+        if verdict.stream in (Stream.NOTHING, Stream.BLOCK):
+            return await self._execute(channel, number, request.peer, judged, None, None)
+        received = await self._await_spool(channel)
+        if received is None:
+            return None
+        payload, descriptors = received
+        try:
+            message = decode_side(payload)
+            if isinstance(message, JudgeRequest):  # the client went away meanwhile
+                return payload
+            if not isinstance(message, ExecuteRequest) or len(descriptors) != 1:
+                raise Refused(["an execution with one descriptor was expected"])
+            return await self._execute(channel, number, request.peer, judged, message, descriptors[0])
+        finally:
+            close_all(descriptors)
+
+    async def _await_spool(self, channel: Channel) -> tuple[bytes, list[int]] | None:
+        try:
+            async with asyncio.timeout(self.bounds.idle_seconds):
+                return await channel.receive_with_descriptors()
+        except TimeoutError:
+            return None
+
+    # steps 1 and 2
+
+    def _judge(self, request: JudgeRequest, now: datetime) -> Judged:
+        self.lists.refresh()
+        judged = judge_certificates(request.certificates, self.anchors, self.lists, now=now, options=self.options)
+        return self._with_clock(judged, now)
+
+    def _with_clock(self, judged: Judged, now: datetime) -> Judged:
+        from albatross_pki.policy.judgement import refusal
+
+        if now < self.store.latest - timedelta(seconds=self.bounds.clock_back_seconds):
+            text = f"this host's clock went back behind {self.store.latest.isoformat()}, and nothing is decided by it"
+            return Judged(refusal("clock", text, "docs/endpoint.md"), judged.path, judged.anchor)
+        self.store.see(now)
+        return judged
+
+    def _used_before(self, judged: Judged) -> tuple[str, ...]:
+        authorised = judged.judgement.authorised
+        if authorised is None or not self._once(judged, authorised) or not self.store.used(authorised.leaf):
+            return ()
+        return ("this certificate was used before, and has effect only once",)
+
+    @staticmethod
+    def _once(judged: Judged, authorised: AuthorisedRequest) -> bool:
+        return judged.judgement.once and changes_something(authorised.command)
+
+    def _note_refusal(self, number: str, now: datetime, peer: str, judged: Judged, reasons: Sequence[str]) -> None:
+        entry = request_entry("refused", number, now, peer, judged.path)
+        entry["reasons"] = [printable(reason, 512) for reason in reasons]
+        log.info("refused %s: %s", peer, "; ".join(entry["reasons"]))
+        with contextlib.suppress(NotRecorded):
+            self.audit.note(entry)
+
+    # steps 3 to 7
+
+    async def _execute(
+        self,
+        channel: Channel,
+        number: str,
+        peer: str,
+        judged: Judged,
+        spooled: ExecuteRequest | None,
+        spool: int | None,
+    ) -> bytes | None:
+        now = self.clock()
+        if spooled is not None and judged.anchor is not None:
+            self.lists.refresh()
+            again = judge_path(judged.path, judged.anchor, self.lists, now=now, options=self.options)
+            judged = self._with_clock(again, now)
+        authorised = judged.judgement.authorised
+        try:
+            if authorised is None:
+                raise Refused(judged.judgement.reasons)
+            if spooled is not None and spool is not None:
+                _check_spool(authorised, spooled, spool)
+            handed = await self._begin(number, now, peer, judged, authorised, spool)
+        except AlbatrossError as error:
+            reasons = error.reasons if isinstance(error, Refused) else (error.message,)
+            self._note_refusal(number, now, peer, judged, reasons)
+            await channel.send(encode_side(Verdict(judged.judgement.name or ROOT, reasons)))
+            return await channel.receive()
+        return await self._pass_on(channel, number, judged, authorised, handed)
+
+    async def _begin(
+        self,
+        number: str,
+        now: datetime,
+        peer: str,
+        judged: Judged,
+        authorised: AuthorisedRequest,
+        spool: int | None,
+    ) -> Handed:
+        """Steps 5 and 6, undone as far as they can be if the daemon cannot be asked."""
+        entry = request_entry("intent", number, now, peer, judged.path)
+        entry |= authorised_entry(authorised, judged.crl_numbers)
+        log.info("%s: %s %s", peer, entry["command"], entry["name"])
+        if not changes_something(authorised.command):
+            self.audit.note(entry)
+            return await self._ask(judged, authorised, spool, now)
+        await self.audit.record(entry)
+        once = self._once(judged, authorised)
+        if once:
+            self.store.consume(authorised.leaf, authorised.not_after)
+        try:
+            return await self._ask(judged, authorised, spool, now)
+        except Refused:
+            if once:
+                self.store.release(authorised.leaf)
+            raise
+
+    async def _ask(self, judged: Judged, authorised: AuthorisedRequest, spool: int | None, now: datetime) -> Handed:
+        if isinstance(authorised.command, CrlUpdate) and spool is not None:
+            return self._take_list(judged, authorised, spool, now)
+        return await self.daemons.ask(authorised, spool)
+
+    def _take_list(self, judged: Judged, authorised: AuthorisedRequest, spool: int, now: datetime) -> Handed:
+        octets = os.pread(spool, self.bounds.crl_octets + 1, 0)
+        delegation = authorised.policies[0].path.labels[0] if authorised.policies else ""
+        crl = self.lists.push(octets, judged.cas, delegation, now)
+        self.end_revoked()
+        text = f"revocation list number {crl.number} with {len(crl.serials)} entries is in force"
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(frame(encode_message(Message(Header(authorised.name), Text(text)))))
+
+        async def outcome() -> Outcome:
+            return Outcome(True, Effect.CHANGED, text)
+
+        return Handed(ours, outcome)
+
+    async def _pass_on(
+        self, channel: Channel, number: str, judged: Judged, authorised: AuthorisedRequest, handed: Handed
+    ) -> bytes | None:
+        stream = LiveStream(judged, handed.connection, channel)
+        self.streams.add(stream)
+        relay = asyncio.ensure_future(handed.relay()) if handed.relay is not None else None
+        try:
+            self._spawn(self._settle(number, judged, authorised, handed.outcome))
+            await channel.send(encode_side(Executing()), [handed.connection.fileno()])
+            return await self._until_over(channel, stream, authorised.not_after)
+        finally:
+            stream.shut()
+            handed.connection.close()
+            self.streams.discard(stream)
+            if relay is not None:
+                relay.cancel()
+                await asyncio.gather(relay, return_exceptions=True)
+
+    async def _until_over(self, channel: Channel, stream: LiveStream, not_after: datetime) -> bytes | None:
+        """Wait for the endpoint; the stream ends with the chain's validity."""
+        left = (not_after - self.clock()).total_seconds()
+        timer = asyncio.get_running_loop().call_later(
+            max(0.0, left), lambda: self._spawn(stream.end("a certificate of the chain has expired"))
+        )
+        try:
+            return await channel.receive()
+        finally:
+            timer.cancel()
+
+    def _spawn(self, settling: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(settling)
+        self._outcomes.add(task)
+        task.add_done_callback(self._outcomes.discard)
+
+    async def _settle(
+        self, number: str, judged: Judged, authorised: AuthorisedRequest, outcome: Callable[[], Awaitable[Outcome]]
+    ) -> None:
+        result = await outcome()
+        if result.effect is Effect.NONE and self._once(judged, authorised):
+            self.store.release(authorised.leaf)
+        entry = {
+            "kind": "outcome",
+            "time": self.clock().isoformat(),
+            "request": number,
+            "succeeded": result.succeeded,
+            "effect": result.effect.value,
+            "text": printable(result.text, 512),
+        }
+        with contextlib.suppress(NotRecorded):
+            self.audit.note(entry)
+
+    def end_revoked(self) -> None:
+        """End the streams whose chain is revoked by the lists as they are now."""
+        now = self.clock()
+        for stream in tuple(self.streams):
+            judged = stream.judged
+            if judged.anchor is None:
+                continue
+            again = judge_path(judged.path, judged.anchor, self.lists, now=now, options=self.options)
+            if again.judgement.authorised is None:
+                self._spawn(stream.end("; ".join(again.judgement.reasons)))
+
+    async def watch_lists(self, seconds: float = 1.0) -> None:
+        """Look at the directory of lists for ever, so that a new list ends streams within ``seconds``."""
+        while True:
+            await asyncio.sleep(seconds)
+            if self.streams and self.lists.refresh():
+                self.end_revoked()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for outcomes that are still owed, but not for ever."""
+        if self._outcomes:
+            await asyncio.wait(tuple(self._outcomes), timeout=seconds)
+
+
+def _check_spool(authorised: AuthorisedRequest, spooled: ExecuteRequest, spool: int) -> None:
+    """What can be said about the spooled octets without reading them; albatrossd reads and judges them anyway."""
+    size = os.fstat(spool).st_size
+    if size != spooled.spooled:
+        raise TransportError(f"the endpoint spooled {size} octets and says {spooled.spooled}")
+    match authorised.command:
+        case UnikernelCreate(config=config) if authorised.binding is not None and not config.compressed:
+            if (spooled.digest, size) != (authorised.binding.digest, authorised.binding.size):
+                raise Refused([not_the_bound_image(spooled.digest, size, authorised.binding)])
+        case UnikernelCreate() if size == 0:
+            raise Refused(["the image that was streamed is empty"])

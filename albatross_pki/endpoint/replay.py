@@ -1,0 +1,120 @@
+"""What the authoriser must never forget: one-time leaves that were used, the latest time seen, the numbers of
+revocation lists.
+
+One SQLite file, every change on disk before the call returns (``synchronous=FULL``). A leaf is known by its issuer's
+key and its serial. ``consume`` comes before the leaf has effect and ``release`` only after it provably had none, so
+that a crash in between leaves it used. An entry goes when the leaf has expired by the latest time ever seen: the clock
+going back does not bring it back.
+"""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+from albatross_pki.authorised import CertificateId
+from albatross_pki.errors import AlbatrossError
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE used (issuer_key BLOB NOT NULL, serial BLOB NOT NULL, not_after INTEGER NOT NULL,
+                   PRIMARY KEY (issuer_key, serial)) WITHOUT ROWID;
+CREATE INDEX used_not_after ON used (not_after);
+CREATE TABLE clock (latest INTEGER NOT NULL);
+INSERT INTO clock VALUES (0);
+CREATE TABLE crl_numbers (issuer_key BLOB NOT NULL, issuer BLOB NOT NULL, number BLOB NOT NULL,
+                          PRIMARY KEY (issuer_key, issuer)) WITHOUT ROWID;
+"""
+_KEEP = timedelta(days=1)  # behind a leaf's end, for clocks that disagree
+_CLOCK_STEP = 60  # seconds; the latest time is written at most this often
+
+
+class AlreadyUsed(AlbatrossError):
+    """A one-time leaf whose effect was begun before."""
+
+
+class TooManyUsed(AlbatrossError):
+    """One CA key has more one-time leaves in use than are kept for it."""
+
+
+class StoreUnusable(AlbatrossError):
+    """The file is not ours or of a newer version, or cannot be written."""
+
+
+class ReplayStore:
+    """The open store; for one thread at a time. ``most_per_issuer`` bounds what one CA's leaves can fill."""
+
+    def __init__(self, path: str, *, most_per_issuer: int) -> None:
+        self._most = most_per_issuer
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._prepare(path)
+            (self._latest,) = self._database.execute("SELECT latest FROM clock").fetchone()
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"{path}: {error}") from error
+
+    def _prepare(self, path: str) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StoreUnusable(f"{path} was written by a newer version of this program ({version})")
+        if version == 0:
+            self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+
+    def close(self) -> None:
+        self._database.close()
+
+    @property
+    def latest(self) -> datetime:
+        """The latest time ever seen."""
+        return datetime.fromtimestamp(self._latest, UTC)
+
+    def see(self, now: datetime) -> None:
+        """Note the time; it is on disk when it is a minute ahead of what is."""
+        second = int(now.timestamp())
+        if second >= self._latest + _CLOCK_STEP:
+            self._database.execute("UPDATE clock SET latest = max(latest, ?)", (second,))
+            self._latest = second
+            self._database.execute("DELETE FROM used WHERE not_after < ?", (second - int(_KEEP.total_seconds()),))
+
+    def used(self, leaf: CertificateId) -> bool:
+        query = "SELECT 1 FROM used WHERE issuer_key = ? AND serial = ?"
+        return self._database.execute(query, _key(leaf)).fetchone() is not None
+
+    def consume(self, leaf: CertificateId, not_after: datetime) -> None:
+        """Use ``leaf`` up; raises ``AlreadyUsed``, ``TooManyUsed`` or ``StoreUnusable``, and then it is not."""
+        try:
+            count = "SELECT count(*) FROM used WHERE issuer_key = ?"
+            if self._database.execute(count, (leaf.issuer_key,)).fetchone()[0] >= self._most:
+                raise TooManyUsed(
+                    f"more than {self._most} one-time certificates of one CA are kept, until they expire",
+                    hint="sign them with a shorter validity",
+                )
+            self._database.execute("INSERT INTO used VALUES (?, ?, ?)", (*_key(leaf), int(not_after.timestamp())))
+        except sqlite3.IntegrityError as error:
+            raise AlreadyUsed("this certificate was used before, and has effect only once") from error
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"cannot record that the certificate is used: {error}") from error
+
+    def release(self, leaf: CertificateId) -> None:
+        """``leaf`` had no effect and may be used again."""
+        self._database.execute("DELETE FROM used WHERE issuer_key = ? AND serial = ?", _key(leaf))
+
+    def crl_number(self, issuer_key: bytes, issuer: bytes) -> int | None:
+        """The highest number of a list seen from an issuer, by its key's digest and its name in DER."""
+        query = "SELECT number FROM crl_numbers WHERE issuer_key = ? AND issuer = ?"
+        row = self._database.execute(query, (issuer_key, issuer)).fetchone()
+        return None if row is None else int.from_bytes(row[0], "big")
+
+    def see_crl(self, issuer_key: bytes, issuer: bytes, number: int) -> None:
+        """Note a list's number; the highest one stays."""
+        if (self.crl_number(issuer_key, issuer) or -1) < number:
+            octets = number.to_bytes(21, "big")
+            self._database.execute("INSERT OR REPLACE INTO crl_numbers VALUES (?, ?, ?)", (issuer_key, issuer, octets))
+
+    def forget_crls(self) -> None:
+        """The operator's way out of a list whose number was a mistake."""
+        self._database.execute("DELETE FROM crl_numbers")
+
+
+def _key(leaf: CertificateId) -> tuple[bytes, bytes]:
+    return leaf.issuer_key, leaf.serial.to_bytes(21, "big")

@@ -1,0 +1,101 @@
+"""Streams on their way to disk: a file without a name, hashed while it is written, stopped at the smallest limit.
+
+The files are made with ``O_TMPFILE`` (or made and unlinked at once where the file system cannot), so that nothing is
+left of them when the process dies. ``Spool`` keeps the sum of all of them below ``most`` octets and ``reserve`` octets
+of the file system free; what does not fit is refused with the bound that it met.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+
+from albatross_pki.errors import Refused
+
+_RESERVE_STEP = 1 << 20  # octets that are asked for at once
+
+
+class Spool:
+    """The spool in ``directory``; its files count together."""
+
+    def __init__(self, directory: str, *, most: int, reserve: int) -> None:
+        self._directory = directory
+        self._most = most
+        self._reserve = reserve
+        self.used = 0
+
+    def file(self, limit: int) -> "SpoolFile":
+        """A new empty file for at most ``limit`` octets; raises ``Refused``."""
+        try:
+            return SpoolFile(self, _nameless(self._directory), limit)
+        except OSError as error:
+            raise Refused([f"the endpoint cannot spool: {os.strerror(error.errno or 0).lower()}"]) from error
+
+    def take(self, octets: int) -> None:
+        """Count ``octets`` more; raises ``Refused``."""
+        if self.used + octets > self._most:
+            raise Refused([f"the endpoint's spool is full ({self._most} octets for all clients together)"])
+        free = os.statvfs(self._directory)
+        if free.f_bavail * free.f_frsize < octets + self._reserve:
+            raise Refused([f"the endpoint's disk is full ({self._reserve} octets stay free)"])
+        self.used += octets
+
+    def give_back(self, octets: int) -> None:
+        self.used -= octets
+
+
+class SpoolFile:
+    """One stream. ``size`` octets came so far; ``descriptor`` is the file."""
+
+    def __init__(self, spool: Spool, descriptor: int, limit: int) -> None:
+        self.descriptor = descriptor
+        self.size = 0
+        self._spool = spool
+        self._limit = limit
+        self._digest = hashlib.sha256()
+        self._taken = 0
+
+    def write(self, octets: memoryview) -> None:
+        """Append ``octets``; raises ``Refused`` for what is over the limit or does not fit the disk."""
+        self.size += len(octets)
+        if self.size > self._limit:
+            raise Refused([f"the stream is longer than the {self._limit} octets that the certificate allows for it"])
+        if self.size > self._taken:
+            more = max(_RESERVE_STEP, self.size - self._taken)
+            self._spool.take(more)
+            self._taken += more
+        self._digest.update(octets)
+        try:
+            while octets:
+                octets = octets[os.write(self.descriptor, octets) :]
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the endpoint's disk is full" if full else f"the endpoint cannot spool: {error.strerror}"
+            raise Refused([reason]) from error
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what came."""
+        return self._digest.digest()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            self._spool.give_back(self._taken)
+
+    def __enter__(self) -> "SpoolFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _nameless(directory: str) -> int:
+    with contextlib.suppress(OSError, AttributeError):
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    path = os.path.join(directory, f".spool-{secrets.token_hex(8)}")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return descriptor
