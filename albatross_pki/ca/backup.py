@@ -1,0 +1,85 @@
+"""A CA in one file, and back: certificate, database, ledger and, if it is a file, the key.
+
+A backup is a tar archive (mode 0400) of regular files with plain names, made from a ledger that verifies. Restoring
+checks in this order: only the names that a backup has; the ledger verifies; nothing in the new place is overwritten.
+Then everything is written and the ledger says that it was restored. CRL numbers go on rising although the backup may
+be old, because they are never below the time in seconds (``ca.revocation``).
+"""
+
+import io
+import os
+import tarfile
+from datetime import datetime
+
+from albatross_pki.ca.ledger import LEDGER_MODE, Ledger, ledger_path, write_time
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.files import PRIVATE, PUBLIC, make_file, read_file
+from albatross_pki.journal.log import verify
+
+_SIZE_LIMIT = 1 << 30
+_NAMES = {"cacert.pem": PUBLIC, "db": 0o644, "db.ledger": LEDGER_MODE, "ca.key": PRIVATE}
+
+
+def make_backup(cacert: str, database: str, key: str | None, archive: str, now: datetime) -> str:
+    """Write ``archive``; returns the ledger's head, which belongs on paper beside it."""
+    with Ledger.open(database, now=now):  # nobody signs meanwhile
+        found = verify(ledger_path(database))
+        if not found.good:
+            raise Refused([f"the ledger does not verify: {problem}" for problem in found.problems])
+        contents = {"cacert.pem": read_file(cacert), "db.ledger": read_file(ledger_path(database), _SIZE_LIMIT)}
+        contents["db"] = read_file(database, _SIZE_LIMIT) if os.path.exists(database) else b""
+        if key is not None:
+            contents["ca.key"] = read_file(key)
+    make_file(archive, _pack(contents, now), PRIVATE)
+    return found.head
+
+
+def _pack(contents: dict[str, bytes], now: datetime) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, octets in sorted(contents.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(octets), _NAMES[name], int(now.timestamp())
+            tar.addfile(entry, io.BytesIO(octets))
+    return packed.getvalue()
+
+
+def restore_backup(archive: str, directory: str, database: str, now: datetime) -> str:
+    """Write the files of ``archive`` into ``directory``, the database as ``database``; returns the ledger's head."""
+    contents = _unpack(archive)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    renamed = {"db": database, "db.ledger": ledger_path(database)}
+    targets = {name: os.path.join(directory, renamed.get(name, name)) for name in contents}
+    taken = [path for path in targets.values() if os.path.lexists(path)]
+    if taken:
+        raise Refused([f"{path} exists already" for path in taken], hint="restore into an empty directory")
+    for name, octets in contents.items():
+        make_file(targets[name], octets, _NAMES[name])
+    found = verify(targets["db.ledger"])
+    if not found.good:
+        raise Refused([f"the restored ledger does not verify: {problem}" for problem in found.problems])
+    with Ledger.open(targets["db"], now=now) as ledger:
+        ledger.record({"kind": "restored", "time": write_time(now), "head": found.head})
+        return ledger.head
+
+
+def _unpack(archive: str) -> dict[str, bytes]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(read_file(archive, _SIZE_LIMIT)), mode="r:") as tar:
+            members = tar.getmembers()
+            strange = [member.name for member in members if member.name not in _NAMES or not member.isreg()]
+            if strange or len({member.name for member in members}) != len(members):
+                raise AlbatrossError(f"{archive} is not a backup of a CA")
+            contents = {member.name: _content(tar, member) for member in members}
+    except tarfile.TarError as error:
+        raise AlbatrossError(f"{archive} is not a backup of a CA") from error
+    if not {"cacert.pem", "db", "db.ledger"} <= contents.keys():
+        raise AlbatrossError(f"{archive} lacks a part of a CA")
+    return contents
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise AlbatrossError(f"{member.name} in the backup is not a file")
+    return file.read()
