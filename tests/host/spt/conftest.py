@@ -121,7 +121,11 @@ def machine_code() -> None:
 
 
 def example(name: str) -> bytes:
-    """The built example for this processor."""
+    """The octets of the built example for this processor."""
+    return example_path(name).read_bytes()
+
+
+def example_path(name: str) -> Path:
     native = native_architecture()
     suffix = ".spt" if native is None or native.name == "x86_64" else f".{native.name}.spt"
-    return (EXAMPLES / f"{name}{suffix}").read_bytes()
+    return EXAMPLES / f"{name}{suffix}"
