@@ -1,0 +1,153 @@
+"""``albatross-client``: the command line of Albatross 2.x, everything in one program.
+
+Where a command goes: to a daemon of this host (``--socket``, or the sockets below ``--tmpdir``), through TLS
+(``--destination``), or into a signing request (``--csr``); one of them. ``certificate`` sends what was signed before;
+``generate`` and ``sign`` are those of ``albatross-provision-ca``.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+from albatross_pki import __version__
+from albatross_pki.client.options import (
+    EXTENDED_WORDS,
+    LOCAL_WORDS,
+    SIGNED_WORDS,
+    client_commands,
+    destination_option,
+    extra_options,
+    local_options,
+    output_options,
+    remote_options,
+    server_options,
+)
+from albatross_pki.command_line import Commands, TypedCommand
+from albatross_pki.console_script import run
+from albatross_pki.errors import AlbatrossError
+
+_ELSEWHERE = {
+    "generate": "albatross_pki.ca.cli_sign:generate",
+    "sign": "albatross_pki.ca.cli_sign:sign",
+}
+
+
+class AllCommands(Commands):
+    """The commands of the protocol, and those of other programs, which are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
+    """Do with what was typed what the options say."""
+    ways = [how["csr"], how["destination"] is not None, how["socket"] is not None]
+    if sum(ways) > 1:
+        raise AlbatrossError("the options --csr, --destination, and --socket are mutually exclusive")
+    if how["csr"]:
+        _write_request(typed, how)
+    elif how["destination"] is not None:
+        _refuse_local_word(typed)
+        from albatross_pki.client.bistro_cli import submit as submit_remotely
+
+        submit_remotely(typed, how)
+    else:
+        from albatross_pki.client.local_cli import submit as submit_locally
+
+        submit_locally(typed, how)
+
+
+def _refuse_local_word(typed: TypedCommand) -> None:
+    from albatross_pki.commands import PolicyAdd, PolicyRemove, StatsAdd, StatsRemove
+
+    if isinstance(typed.command, PolicyAdd | PolicyRemove | StatsAdd | StatsRemove):
+        raise AlbatrossError(
+            "no host obeys this command through TLS: policies come from delegations, and from its operator",
+            hint="leave --destination away on the host itself, or say --csr for a delegation",
+        )
+
+
+def _write_request(typed: TypedCommand, how: dict[str, Any]) -> None:
+    """Write NAME.key and NAME.req as albatross-provision-request does."""
+    from dataclasses import replace
+
+    from albatross_pki.commands import UnikernelCreate
+    from albatross_pki.request.csr import Wanted, subject_label
+    from albatross_pki.request.image import DEFAULT_LEVEL, with_image
+    from albatross_pki.request.make import write_request
+
+    command, binding = typed.command, None
+    if isinstance(command, UnikernelCreate) and typed.image is not None:
+        config, binding = with_image(
+            command.config,
+            typed.image,
+            embed=how["dialect"] == "upstream",
+            level=DEFAULT_LEVEL if typed.level is None else typed.level,
+        )
+        command = replace(command, config=config)
+    write_request(
+        Wanted(subject_label(typed.name, command), command, binding=binding),
+        key=None,
+        key_type=how["key_type"],
+        bits="4096",
+        dialect=how["dialect"],
+        output=None,
+        overwrite=True,  # as Albatross 2.x does: requests are made again, keys are not
+    )
+
+
+def _options() -> list[click.Parameter]:
+    csr = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
+    return [*local_options(), destination_option(), csr, *remote_options()]
+
+
+def _certificate(cert: str, key: str, destination: tuple[str, int] | None, server_ca: str, **how: Any) -> None:
+    if destination is None:
+        raise AlbatrossError("no destination provided", hint="-d HOST[:PORT]")
+    from albatross_pki.client.remote_cli import send
+
+    send(cert, key, server_ca, how.pop("stream"), how | {"destination": destination})
+
+
+def _certificate_command() -> click.Command:
+    from albatross_pki.client.remote_cli import stream_option
+
+    file = click.Path(exists=True, dir_okay=False)
+    return click.Command(
+        "certificate",
+        callback=_certificate,
+        params=[
+            click.Argument(["cert"], type=file, metavar="CERT"),
+            click.Argument(["key"], type=file, metavar="KEY"),
+            destination_option(),
+            stream_option(),
+            *server_options(),
+            *extra_options(),
+            *output_options(),
+        ],
+        help="Send the command in a certificate that was signed before (leaf first, then those above it).",
+    )
+
+
+program = AllCommands(
+    "albatross-client",
+    commands=[
+        *client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), _options),
+        _certificate_command(),
+    ],
+    help="Commands for hosts of unikernels: here, through TLS, or as signing requests.",
+)
+click.version_option(__version__, message="version %(version)s protocol version 5")(program)
+
+
+def main() -> None:
+    run(program)
