@@ -14,6 +14,7 @@ identifiers of extensions to leave out), ``add=`` (extensions to put in, also in
 
 import hashlib
 import ipaddress
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -169,7 +170,9 @@ class Wish:
 
 def common_name(*names: str) -> x509.Name:
     """A subject with common names, each in an RDN of its own; none is an empty subject."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in names])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels that are too short or too long are wanted here
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in names])
 
 
 def _with_wishes(extensions: Sequence[Ext], wish: Wish) -> list[Ext]:
@@ -181,7 +184,7 @@ def _build(subject: x509.Name, key: Key, issuer: x509.Name, issuer_key: Key, ext
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(wish.issuer_name or issuer)
+        .issuer_name(issuer if wish.issuer_name is None else wish.issuer_name)
         .public_key(key.public_key())
         .serial_number(wish.serial if wish.serial is not None else x509.random_serial_number())
         .not_valid_before(wish.not_before)
@@ -256,7 +259,7 @@ class Authority(Issued):
         """A self-signed root; ``drop=[SUBJECT_KEY_ID]`` makes it as upstream's tools do."""
         wish = Wish(**{"key_type": key_type, **wishes})
         key = wish.key or make_key(wish.key_type or "ed25519")
-        subject = wish.subject or common_name(name)
+        subject = common_name(name) if wish.subject is None else wish.subject
         extensions: list[Ext] = [
             (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
             (key_usage("key_cert_sign", "crl_sign"), True),
@@ -267,13 +270,16 @@ class Authority(Issued):
 
     def _issue(self, kind: type, name: str | None, extensions: Sequence[Ext], wish: Wish) -> Any:
         key = wish.key or make_key(wish.key_type or "ed25519")
-        subject = wish.subject or common_name(*([] if name is None else [name]))
+        subject = common_name(*([] if name is None else [name])) if wish.subject is None else wish.subject
         own: Any = self.certificate.public_key()
         identified: list[Ext] = [
             (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(own), False),
         ]
-        certificate = _build(subject, key, self.certificate.subject, self.key, [*extensions, *identified], wish)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            issuer = self.certificate.subject
+        certificate = _build(subject, key, issuer, self.key, [*extensions, *identified], wish)
         return kind(certificate, key, (certificate, *self.chain), self.anchor)
 
     def _ca(self, name: str | None, carried: Sequence[Ext], path_length: int | None, wish: Wish) -> "Authority":

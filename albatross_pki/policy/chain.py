@@ -37,6 +37,7 @@ from albatross_pki.policy.paths import FoundPath, NoPath, find_path
 
 __all__ = [
     "ALL_RULES",
+    "DEFAULT_OPTIONS",
     "MOST_CERTIFICATES",
     "BadCertificate",
     "FoundPath",

@@ -164,9 +164,13 @@ class TestWithin:
         ],
     )
     def test_each_field_alone(self, field: str, wider: set[Any], equal: set[Any]) -> None:
-        assert [v.field for v in within(self.ABOVE, replace(NO_CONSTRAINTS, **{field: frozenset(wider)}))] == [field]
-        assert within(self.ABOVE, replace(NO_CONSTRAINTS, **{field: frozenset(equal)})) == []
-        assert within(self.ABOVE, replace(NO_CONSTRAINTS, **{field: frozenset[Any]()})) == []
+        def only(values: set[Any]) -> Constraints:
+            asked: dict[str, Any] = {field: frozenset(values)}
+            return Constraints(**asked)
+
+        assert [v.field for v in within(self.ABOVE, only(wider))] == [field]
+        assert within(self.ABOVE, only(equal)) == []
+        assert within(self.ABOVE, only(set())) == []
 
     def test_absent_fields_ask_for_nothing(self) -> None:
         assert within(self.ABOVE, NO_CONSTRAINTS) == []

@@ -1,0 +1,659 @@
+"""Chains that RFC 5280, or what we demand beyond it of every certificate, refuses (and their accepted twins)."""
+
+from datetime import timedelta
+from typing import Any
+
+from asn1crypto import x509 as asn1_x509
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from albatross_pki.extensions import ALBATROSS_OID
+from tests.pki_builder import (
+    AUTHORITY_KEY_ID,
+    BASIC_CONSTRAINTS,
+    CLIENT_AUTH,
+    DAY,
+    EXTENDED_KEY_USAGE,
+    HOUR,
+    KEY_USAGE,
+    NOW,
+    SERVER_AUTH,
+    SUBJECT_KEY_ID,
+    Authority,
+    common_name,
+    extension_of,
+    key_usage,
+    make_key,
+    purposes,
+    resigned,
+    resigned_der,
+    unrecognized,
+    with_chain,
+)
+from tests.policy.cases import Presented, accepted, refused, shown
+
+SECOND = timedelta(seconds=1)
+
+
+def dev(**wishes: Any) -> Authority:
+    return Authority.root().delegate("dev", **wishes)
+
+
+# the usual
+
+
+@accepted()
+def one_delegation() -> Presented:
+    """Root, delegation, leaf."""
+    return shown(dev().leaf())
+
+
+@accepted()
+def leaf_directly_below_the_root() -> Presented:
+    """Nobody in between: the path is the root path."""
+    return shown(Authority.root().leaf())
+
+
+@accepted()
+def key_types_of_every_kind() -> Presented:
+    """Every key type that upstream's tools make, mixed in one chain."""
+    chain = Authority.root(key_type="rsa4096")
+    for label, key_type in (("a", "ed25519"), ("b", "p256"), ("c", "p384"), ("d", "p521"), ("e", "rsa2048")):
+        chain = chain.delegate(label, key_type=key_type)
+    return shown(chain.leaf())
+
+
+@accepted()
+def root_without_key_identifiers() -> Presented:
+    """What upstream's tools make: no subject key identifier in the root, an authority key identifier below it."""
+    return shown(Authority.root(drop=[SUBJECT_KEY_ID]).delegate("dev").leaf())
+
+
+@accepted()
+def without_key_identifiers_anywhere() -> Presented:
+    """Key identifiers help finding a path, and there is none to find here."""
+    gone = [SUBJECT_KEY_ID, AUTHORITY_KEY_ID]
+    return shown(Authority.root(drop=gone).delegate("dev", drop=gone).leaf(drop=gone))
+
+
+# length and order
+
+
+@accepted()
+def nine_certificates() -> Presented:
+    """The longest chain: eight delegations and a leaf."""
+    chain = Authority.root()
+    for number in range(8):
+        chain = chain.delegate(f"l{number}")
+    return shown(chain.leaf())
+
+
+@refused("chain", text="too long (10 below the root, at most 9)")
+def ten_certificates() -> Presented:
+    """One more."""
+    chain = Authority.root()
+    for number in range(9):
+        chain = chain.delegate(f"l{number}")
+    return shown(chain.leaf())
+
+
+@refused("chain", text="too many")
+def seventeen_certificates() -> Presented:
+    """A list so long that nobody looks for a path in it."""
+    root = Authority.root()
+    leaf = root.leaf()
+    return Presented([leaf.der, *(root.delegate(f"x{number}").der for number in range(16))], [root])
+
+
+@refused("chain", text="there is no certificate")
+def no_certificate() -> Presented:
+    """An empty list."""
+    return Presented([], [Authority.root()])
+
+
+@refused("chain", text="trusted root")
+def only_the_root() -> Presented:
+    """The root by itself is no chain."""
+    root = Authority.root()
+    return Presented([root.der], [root])
+
+
+@refused("chain", text="there is no trusted root")
+def no_root() -> Presented:
+    """Nobody is trusted."""
+    return Presented(dev().leaf().ders, [])
+
+
+@accepted()
+def wrong_order() -> Presented:
+    """Only the first certificate has a place; the others may come in any order."""
+    root = Authority.root()
+    ders = root.delegate("dev").delegate("sub").leaf().ders
+    return Presented([ders[0], *reversed(ders[1:])], [root])
+
+
+@accepted()
+def duplicates_in_the_list() -> Presented:
+    """The same certificate twice is once."""
+    root = Authority.root()
+    ders = root.delegate("dev").leaf().ders
+    return Presented([*ders, *ders], [root])
+
+
+@accepted()
+def root_included() -> Presented:
+    """A client may send the root along."""
+    root = Authority.root()
+    return Presented([*root.delegate("dev").leaf().ders, root.der], [root])
+
+
+@refused("unused", text='"dev" is not on the path')
+def wider_policy_off_the_path() -> Presented:
+    """A second, wider certificate for the same delegation travels beside the path."""
+    root, key = Authority.root(), make_key()
+    narrow, wide = root.delegate("dev", key=key), root.delegate("dev", unlimited(), key=key)
+    return Presented([*narrow.leaf().ders, wide.der], [root])
+
+
+def unlimited() -> Any:
+    from tests.pki_builder import policy
+
+    return policy(1000, 1 << 20, range(64), 1 << 20, ["internal", "service"])
+
+
+@refused("chain", text="no path from")
+def another_root() -> Presented:
+    """The chain is fine, and ends in a root that is not trusted."""
+    return shown(dev().leaf(), Authority.root("other"))
+
+
+@refused("chain", text="no path from")
+def a_namesake_of_the_root() -> Presented:
+    """The root has the trusted one's name and another key."""
+    return shown(dev().leaf(), Authority.root())
+
+
+@refused("chain", text="no path from")
+def missing_intermediate() -> Presented:
+    """A certificate of the path was not sent."""
+    root = Authority.root()
+    return Presented([root.delegate("dev").leaf().der], [root])
+
+
+@accepted()
+def two_roots_of_one_name() -> Presented:
+    """A renewed root beside the old one: same name, new key."""
+    old, new = Authority.root(), Authority.root()
+    return shown(new.delegate("dev").leaf(), old, new)
+
+
+@accepted()
+def root_renewed_with_the_same_key() -> Presented:
+    """Same name and key, the old one expired: the valid one counts, whichever comes first."""
+    key = make_key()
+    old = Authority.root(key=key, not_before=NOW - 2 * DAY, not_after=NOW - DAY)
+    new = Authority.root(key=key)
+    return shown(old.delegate("dev").leaf(), old, new)
+
+
+@refused("kind", text="neither a policy nor constraints")
+def cross_signed() -> Presented:
+    """A new root, signed by the old one: below the old root it is a plain CA."""
+    old, new = Authority.root("old"), Authority.root("new")
+    crossed = old.plain("new", key=new.key, drop=[EXTENDED_KEY_USAGE])
+    leaf = with_chain(new.leaf(), crossed.certificate)
+    return Presented(leaf.ders, [old])
+
+
+@accepted()
+def cross_signed_below_the_new_root() -> Presented:
+    """The same leaf below the new root."""
+    old, new = Authority.root("old"), Authority.root("new")
+    return shown(new.leaf(), old, new)
+
+
+# versions, serials, keys, signatures
+
+
+def _version_1(tbs: Any) -> None:
+    tbs["version"] = "v1"
+    tbs["extensions"] = None
+
+
+@refused("version", "one-command", text="version 1")
+def version_1() -> Presented:
+    """X.509 version 1 knows no extensions."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _version_1), [root])
+
+
+def _serial(number: int) -> Any:
+    def change(tbs: Any) -> None:
+        tbs["serial_number"] = number
+
+    return change
+
+
+@refused("serial", text="not positive")
+def serial_zero() -> Presented:
+    """RFC 5280 demands positive serial numbers."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _serial(0)), [root])
+
+
+@refused("serial", text="not positive")
+def serial_negative() -> Presented:
+    """So it does."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _serial(-5)), [root])
+
+
+@accepted()
+def serial_of_20_octets() -> Presented:
+    """The longest one."""
+    return shown(dev().leaf(serial=(1 << 159) - 1))
+
+
+@refused("serial", text="longer than 20 octets")
+def serial_of_21_octets() -> Presented:
+    """A positive number with its highest of 160 bits set takes 21 octets."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _serial(1 << 159)), [root])
+
+
+@refused("key", text="1024 bits")
+def rsa_1024() -> Presented:
+    """Too weak, in the middle of a chain: neither the key nor anything that it signed counts."""
+    root = Authority.root()
+    return Presented(root.leaf(key_type="rsa1024").ders, [root])
+
+
+@refused("chain", text="no path from")
+def rsa_1024_in_a_ca() -> Presented:
+    """No signature by a key that is not allowed is looked at."""
+    return shown(dev(key_type="rsa1024").leaf())
+
+
+@refused("key", text="secp224r1")
+def curve_p224() -> Presented:
+    """A curve that is not one of the three."""
+    return shown(dev().leaf(key_type="p224"))
+
+
+@refused("key", text="secp256k1")
+def curve_k256() -> Presented:
+    """Nor is this one."""
+    return shown(dev().leaf(key_type="k256"))
+
+
+@refused("key", text="only Ed25519")
+def key_ed448() -> Presented:
+    """A kind of key that upstream does not know."""
+    return shown(dev().leaf(key_type="ed448"))
+
+
+@refused("key", text="only Ed25519")
+def key_dsa() -> Presented:
+    """Nobody makes these any more."""
+    return shown(dev().leaf(key_type="dsa"))
+
+
+def _sha1(root: Authority, leaf_der: bytes) -> bytes:
+    certificate = asn1_x509.Certificate.load(leaf_der)
+    algorithm = {"algorithm": "sha1_rsa", "parameters": None}
+    certificate["signature_algorithm"] = algorithm
+    certificate["tbs_certificate"]["signature"] = algorithm
+    octets = certificate["tbs_certificate"].dump(force=True)
+    certificate["signature_value"] = root.key.sign(octets, padding.PKCS1v15(), hashes.SHA1())
+    return bytes(certificate.dump(force=True))
+
+
+@refused("chain", text="no path from")
+def sha_1() -> Presented:
+    """A signature that could be forged."""
+    root = Authority.root(key_type="rsa2048")
+    return Presented([_sha1(root, root.leaf().der)], [root])
+
+
+@refused("chain", text="no path from")
+def rsa_pss() -> Presented:
+    """RSA-PSS is refused on purpose."""
+    root = Authority.root(key_type="rsa2048")
+    return Presented(root.leaf(pss=True).ders, [root])
+
+
+@refused("chain", text="no path from")
+def signed_by_somebody_else() -> Presented:
+    """The names fit, the signature does not."""
+    return shown(dev().leaf(signing_key=make_key()))
+
+
+@refused("chain", text="no path from")
+def signed_under_another_name() -> Presented:
+    """The signature fits, the issuer's name does not."""
+    return shown(dev().leaf(issuer_name=common_name("ops")))
+
+
+@refused("chain", text="not a certificate")
+def trailing_octets_behind_a_certificate() -> Presented:
+    """A certificate ends where it ends."""
+    root = Authority.root()
+    return Presented([root.leaf().der + b"\0"], [root])
+
+
+@refused("chain", text="not a certificate")
+def garbage() -> Presented:
+    """Octets that are no certificate."""
+    return Presented([b"\x30\x03\x02\x01\x05"], [Authority.root()])
+
+
+# validity
+
+
+@refused("validity", text="expired at")
+def expired_leaf() -> Presented:
+    """The leaf ended a second ago."""
+    return shown(dev().leaf(not_after=NOW - SECOND))
+
+
+@refused("validity", text="expired at")
+def leaf_that_ends_now() -> Presented:
+    """The end of validity is the first moment at which a certificate is not valid."""
+    return shown(dev().leaf(not_after=NOW))
+
+
+@accepted()
+def leaf_that_begins_now() -> Presented:
+    """The beginning of validity is the first moment at which it is."""
+    return shown(dev().leaf(not_before=NOW))
+
+
+@refused("validity", text="not valid before")
+def leaf_not_yet_valid() -> Presented:
+    """The leaf begins in a second."""
+    return shown(dev().leaf(not_before=NOW + SECOND))
+
+
+@refused("validity", text='delegation "sub": expired at')
+def expired_middle() -> Presented:
+    """A delegation in the middle ended."""
+    return shown(dev().delegate("sub", not_after=NOW - SECOND).leaf())
+
+
+@refused("validity", text='root "ca": expired at')
+def expired_root() -> Presented:
+    """A root is a certificate like any other in this."""
+    return shown(Authority.root(not_after=NOW - SECOND).leaf())
+
+
+@accepted()
+def leaf_that_outlives_its_issuer() -> Presented:
+    """By seconds, as upstream's tools make them; it is told, and everything ends with the first certificate."""
+    return shown(dev(not_after=NOW + HOUR).leaf(not_after=NOW + HOUR + SECOND))
+
+
+# extensions
+
+
+def _twice(oid: str) -> Any:
+    def change(tbs: Any) -> None:
+        found = next(ext for ext in tbs["extensions"] if ext["extn_id"].dotted == oid)
+        tbs["extensions"].append(found.copy())
+
+    return change
+
+
+@refused("unique", text="the Albatross extension stands twice")
+def albatross_extension_twice() -> Presented:
+    """Two commands, or the same one twice: which one counts?"""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _twice(ALBATROSS_OID)), [root])
+
+
+@refused("unique", text="basic constraints stands twice")
+def basic_constraints_twice() -> Presented:
+    """A CA for one reader and a leaf for another."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _twice(BASIC_CONSTRAINTS)), [root])
+
+
+def _add(oid: str, value: bytes, *, critical: bool = False) -> Any:
+    def change(tbs: Any) -> None:
+        tbs["extensions"].append(extension_of(oid, value, critical=critical))
+
+    return change
+
+
+@refused("known", text="extension 1.2.3.4 is critical")
+def unknown_critical_extension() -> Presented:
+    """Somebody meant something that nobody here understands."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _add("1.2.3.4", b"\5\0", critical=True)), [root])
+
+
+@accepted()
+def unknown_extension() -> Presented:
+    """What is not critical may be ignored."""
+    root = Authority.root()
+    return Presented(resigned(root.leaf(), root, _add("1.2.3.4", b"\5\0")), [root])
+
+
+def _name_constraints(critical: bool) -> Presented:
+    limits = x509.NameConstraints([x509.DNSName("example")], None)
+    return shown(dev(add=[(limits, critical)]).leaf())
+
+
+@refused("known", text="2.5.29.30 is critical")
+def name_constraints() -> Presented:
+    """Name constraints are critical, and not judged here."""
+    return _name_constraints(True)
+
+
+@refused("known", text="2.5.29.30 is a restriction")
+def name_constraints_not_critical() -> Presented:
+    """Written against the rules they would be a restriction that nobody enforces."""
+    return _name_constraints(False)
+
+
+@refused("known", text="2.5.29.36 is a restriction")
+def policy_constraints_not_critical() -> Presented:
+    """Likewise."""
+    return shown(dev(add=[(x509.PolicyConstraints(0, None), False)]).leaf())
+
+
+@refused("readable", text="an extension cannot be read")
+def key_usage_of_garbage() -> Presented:
+    """A known extension with something else in it."""
+    return shown(dev().leaf(drop=[KEY_USAGE], add=[(unrecognized(KEY_USAGE, b"\4\1\0"), True)]))
+
+
+# CA or not
+
+
+@refused("ca", "key-usage", text="a CA certificate where a leaf must stand")
+def ca_flag_in_a_leaf() -> Presented:
+    """A command in a certificate that could issue others."""
+    extensions = [(x509.BasicConstraints(True, None), True), (key_usage("digital_signature", "key_cert_sign"), True)]
+    return shown(dev().leaf(add=extensions))
+
+
+@refused("ca", text="not a CA certificate")
+def delegation_without_ca_flag() -> Presented:
+    """It issued a leaf all the same."""
+    return shown(dev(add=[(x509.BasicConstraints(False, None), True)]).leaf())
+
+
+@refused("ca", text="not a CA certificate")
+def delegation_without_basic_constraints() -> Presented:
+    """No basic constraints are those of a leaf."""
+    return shown(dev(drop=[BASIC_CONSTRAINTS]).leaf())
+
+
+@refused("ca", "kind", text="not a CA certificate")
+def leaf_below_a_leaf() -> Presented:
+    """A leaf that signs another leaf."""
+    root = Authority.root()
+    first = root.leaf("dev", add=[(key_usage("digital_signature", "key_cert_sign"), True)])
+    signing = Authority(first.certificate, first.key, first.chain, first.anchor)
+    judged = signing.leaf()
+    return Presented(judged.ders, [root])
+
+
+@refused("critical", text="basic constraints must be critical")
+def basic_constraints_not_critical() -> Presented:
+    """RFC 5280 4.2.1.9."""
+    return shown(dev(add=[(x509.BasicConstraints(True, None), False)]).leaf())
+
+
+@refused("key-usage", text="does not include keyCertSign")
+def delegation_that_may_not_sign() -> Presented:
+    """A CA whose key is not for certificates."""
+    return shown(dev(add=[(key_usage("crl_sign"), True)]).leaf())
+
+
+@refused("key-usage", text="does not include keyCertSign")
+def delegation_without_key_usage() -> Presented:
+    """RFC 5280 4.2.1.3 demands it of every CA."""
+    return shown(dev(drop=[KEY_USAGE]).leaf())
+
+
+@refused("key-usage", text="does not include digitalSignature")
+def leaf_that_may_not_sign() -> Presented:
+    """TLS 1.3 needs a signature."""
+    return shown(dev().leaf(add=[(key_usage("key_encipherment"), True)]))
+
+
+@accepted()
+def leaf_without_usages() -> Presented:
+    """Absent key usages allow everything."""
+    return shown(dev().leaf(drop=[KEY_USAGE, EXTENDED_KEY_USAGE]))
+
+
+# path length
+
+
+@accepted()
+def path_length_0_above_a_leaf() -> Presented:
+    """Leaves only."""
+    return shown(dev(path_length=0).leaf())
+
+
+@refused("path-length", text='delegation "dev": allows 0 CA certificates below it, and there are 1')
+def path_length_0_above_a_delegation() -> Presented:
+    """No delegations."""
+    return shown(dev(path_length=0).delegate("sub").leaf())
+
+
+@refused("path-length", text="allows 0 CA certificates below it, and there are 1")
+def path_length_0_above_a_self_issued_ca() -> Presented:
+    """RFC 5280 would not count it; every CA counts here."""
+    first = dev(path_length=0)
+    return shown(first.delegate("dev").leaf())
+
+
+@refused("path-length", text='root "ca": allows 1 CA certificates below it, and there are 2')
+def path_length_of_the_root() -> Presented:
+    """The root's counts too."""
+    root = Authority.root(add=[(x509.BasicConstraints(True, 1), True)])
+    return shown(root.delegate("a").delegate("b").leaf())
+
+
+@refused("path-length", text="allows 1 CA certificates below it, and there are 2")
+def path_length_raised_below() -> Presented:
+    """A certificate below cannot give what the one above did not have."""
+    return shown(dev(path_length=1).delegate("a", path_length=5).delegate("b", path_length=5).leaf())
+
+
+@accepted()
+def path_length_used_up_exactly() -> Presented:
+    """As many as allowed."""
+    return shown(dev(path_length=2).delegate("a", path_length=1).delegate("b", path_length=0).leaf())
+
+
+# purposes
+
+
+@refused("purpose", text="does not include clientAuth")
+def leaf_for_servers_only() -> Presented:
+    """serverAuth alone."""
+    return shown(dev().leaf(add=[purposes(SERVER_AUTH)]))
+
+
+@accepted()
+def leaf_for_both() -> Presented:
+    """clientAuth among others."""
+    return shown(dev().leaf(add=[purposes(SERVER_AUTH, CLIENT_AUTH)]))
+
+
+@refused("purpose", text="does not include clientAuth")
+def leaf_for_any_purpose() -> Presented:
+    """anyExtendedKeyUsage is not clientAuth; OpenSSL reads it the same way."""
+    return shown(dev().leaf(add=[purposes(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)]))
+
+
+@refused("purpose", text="does not include clientAuth")
+def delegation_for_servers_only() -> Presented:
+    """An extended key usage in a CA binds everything below it."""
+    return shown(dev(add=[purposes(SERVER_AUTH)]).leaf())
+
+
+# key identifiers
+
+
+@refused("key-ids", text="not that of the certificate above")
+def authority_key_id_of_somebody_else() -> Presented:
+    """The identifier names another key."""
+    return shown(dev().leaf(add=[(x509.AuthorityKeyIdentifier(b"\1" * 20, None, None), False)]))
+
+
+@refused("key-ids", text="another serial number")
+def authority_serial_of_somebody_else() -> Presented:
+    """The identifier names another certificate of the same key."""
+    issuer = [x509.DirectoryName(common_name("ca"))]
+    return shown(dev().leaf(add=[(x509.AuthorityKeyIdentifier(None, issuer, 7), False)]))
+
+
+@refused("key-ids", text="names another issuer")
+def authority_issuer_of_somebody_else() -> Presented:
+    """The identifier names the issuer of another certificate."""
+    delegation = dev(serial=7)
+    issuer = [x509.DirectoryName(common_name("other"))]
+    return shown(delegation.leaf(add=[(x509.AuthorityKeyIdentifier(None, issuer, 7), False)]))
+
+
+# roots
+
+
+@refused("anchor", "issuer", "key-ids", text="not self-signed")
+def root_that_is_not_self_signed() -> Presented:
+    """A delegation's certificate as root would hide the policies above it."""
+    middle = dev().plain("middle")
+    leaf = middle.leaf()
+    return Presented([leaf.der], [middle])
+
+
+@refused("anchor", text="the root carries the Albatross extension")
+def root_with_a_policy() -> Presented:
+    """A root grants everything; a policy in it would only seem to bind."""
+    from albatross_pki.commands import PolicyAdd
+    from tests.pki_builder import albatross, policy
+
+    root = Authority.root(add=[albatross(PolicyAdd(policy()))])
+    return shown(root.leaf())
+
+
+@refused("signature", text='root "ca": not signed by')
+def root_with_a_broken_signature() -> Presented:
+    """Whoever broke it, it is not what was once trusted."""
+    root = Authority.root()
+    broken = resigned_der(root.der, make_key(), lambda tbs: None)
+    anchor = Authority(x509.load_der_x509_certificate(broken), root.key, (), root.certificate)
+    return Presented(root.leaf().ders, [anchor])
+
+
+@refused("issuer", text="without a subject")
+def root_without_a_name() -> Presented:
+    """RFC 5280 4.1.2.6: a CA has a name."""
+    return shown(Authority.root(subject=common_name()).leaf())
