@@ -75,7 +75,7 @@ def _as_table(rows: list[tuple[Issued, str]]) -> str:
 
 def _name(item: Issued) -> str:
     if item.role == "leaf":
-        return item.path + ("" if item.label == "." else item.label)
+        return item.path + ("" if item.label in (".", ":") else item.label)
     return item.path.removesuffix(":") if item.role == "delegation" else item.label
 
 

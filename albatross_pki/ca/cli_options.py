@@ -95,13 +95,6 @@ def role_from(word: str | None) -> Role:
     return Role(word)
 
 
-def output_name(label: str, word: str, output: str | None) -> str:
-    """The file that a certificate goes to: ``LABEL.pem``, or ``path-WORD.pem`` if it is about a path itself."""
-    if output is not None:
-        return output
-    return f"path-{word}.pem" if label == "." else f"{label}.pem"
-
-
 def tell(lines: list[str]) -> None:
     """Lines for the operator, on standard error: standard output is for what was asked for."""
     for line in lines:

@@ -11,6 +11,7 @@ from albatross_pki.ca.ledger import REASONS, Ledger, Revoked, serial_text, write
 from albatross_pki.ca.revocation import find_certificates, full_name, listed, make_crl, next_number, to_revoke
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import PUBLIC, make_file, read_file
+from albatross_pki.names import parse_label
 from albatross_pki.pem import CRL, armour, certificates
 from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.text import printable
@@ -95,7 +96,7 @@ def crl(
     issuer_key = issuer.certificate.spki_sha256.hex()
     lifetime = options.days(days)
     assert lifetime is not None
-    target = output or options.output_name(issuer.certificate.common_name or "ca", "crl", None).replace(".pem", ".crl")
+    target = output or f"{parse_label(issuer.certificate.common_name or 'ca')}.crl"
     with Ledger.open(database, now=now) as ledger:
         number = next_number(ledger.view.crl_numbers.get(issuer_key, 0), now)
         made = make_crl(issuer, listed(ledger.view, issuer_key, now), number, now, lifetime)

@@ -172,7 +172,7 @@ def sign(
         )
         allowances = Allowances(share_label, reuse_label, revoke_older)
         plan = make_plan(request, issuer, terms, now)
-        target = options.output_name(plan.label, plan.word, output)
+        target = output or output_name(plan)
         options.refuse_existing(target, force=force)
         options.tell(plan_words(plan, request, issuer))
         certified = issue_plan(
@@ -180,6 +180,11 @@ def sign(
         )
     make_file(target, bundle(list(certified.bundle)), PUBLIC, replace=force)
     _report(certified, target)
+
+
+def output_name(plan: Plan) -> str:
+    """The file that a certificate goes to: ``LABEL.pem``, or ``path-WORD.pem`` if it is about a path itself."""
+    return f"path-{plan.word}.pem" if plan.is_about_path else f"{plan.label}.pem"
 
 
 def plan_words(plan: Plan, request: RequestFacts, issuer: Issuer) -> list[str]:
@@ -205,7 +210,7 @@ def _about(plan: Plan) -> str:
         return str(plan.path)
     if plan.role is not Role.LEAF:
         return printable(plan.label)
-    return f"the path {Name(plan.path)}" if plan.label == "." else str(Name(plan.path, plan.label))
+    return f"the path {Name(plan.path)}" if plan.is_about_path else str(Name(plan.path, plan.label))
 
 
 def _report(certified: Certified, target: str) -> None:

@@ -98,6 +98,11 @@ class Plan:
         return self.command.policy if isinstance(self.command, PolicyAdd) else None
 
     @property
+    def is_about_path(self) -> bool:
+        """Whether a leaf stands for the path itself and not for a name in it."""
+        return self.role is Role.LEAF and self.label in PATH_LABELS
+
+    @property
     def word(self) -> str:
         """The command's word; empty for certificates without one."""
         return "" if self.command is None else command_word(self.command)
@@ -197,7 +202,8 @@ def _label(request: RequestFacts, role: Role, command: AnyCommand | None) -> tup
     """The common name of the certificate, a valid label or ``.``, and what is wrong with the one asked for."""
     if role is Role.LEAF and command is not None and request.label in PATH_LABELS:
         word = command_word(command)
-        return ".", [f"{word} is about one name, and the request has none"] if word in WORDS_FOR_ONE else []
+        wrong = [f"{word} is about one name, and the request has none"] if word in WORDS_FOR_ONE else []
+        return request.label or ".", wrong
     if role is Role.SERVER and request.label is not None and 0 < len(request.label) <= 64:
         try:
             return parse_label(request.label), []

@@ -67,7 +67,7 @@ def full_name(item: Issued) -> Name:
     path = Name.parse(item.path).path
     if item.role == Role.DELEGATION.value:
         return Name(path.parent, path.labels[-1])
-    return Name(path, None if item.label == "." else item.label.lower())
+    return Name(path, None if item.label in (".", ":") else item.label.lower())
 
 
 def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *, every: bool) -> list[Issued]:

@@ -115,7 +115,7 @@ def crl_update(**values: Any) -> None:
     _submit(TypedCommand(Name(), CrlUpdate()), values)
 
 
-@click.command(params=[click.Argument(["name"], metavar="NAME"), *constraint_options(), *file_options()])
+@click.command(params=[click.Argument(["name"], metavar="NAME"), *constraint_options("-p"), *file_options()])
 def permissions(name: str, **values: Any) -> None:
     """A certificate without a policy that may only sign leaves with the commands of --permission.
 
@@ -152,7 +152,11 @@ def _program() -> click.Group:
         help="Make a key and a signing request; a CA signs it with albatross-provision-ca sign.",
         epilog="Written are NAME.key (mode 0400; an existing one is used) and NAME.req, NAME being the label asked "
         "about, or path-COMMAND for a whole path. Exit status: 0 done; 124 refused or not understood.",
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 110,
+            "default_map": {word: {"level": 9} for word in ("get", "create", "set-block", "dump-block")},
+        },
     )
     for command in protocol_commands(_submit, (*WORDS, *NEVER_IN_A_LEAF), _command_options):
         group.add_command(command)

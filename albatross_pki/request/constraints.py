@@ -23,12 +23,15 @@ _HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}", re.ASCII)
 _IMAGE_LIMIT = 1 << 30
 
 
-def constraint_options() -> list[click.Parameter]:
-    """The options of a request that may carry constraints."""
+def constraint_options(*spellings: str) -> list[click.Parameter]:
+    """The options of a request that may carry constraints; ``spellings`` are further ones of ``--permission``."""
     several: dict[str, Any] = {"multiple": True}
     return [
         click.Option(
-            ["-p", "--permission", "words"], metavar="WORD", help="Only this command (repeatable; all).", **several
+            [*spellings, "--permission", "--only-command", "words"],
+            metavar="WORD",
+            help="Only this command (repeatable; or all).",
+            **several,
         ),
         click.Option(["--only-image", "images"], metavar="FILE|SHA256", help="Only this image may run.", **several),
         click.Option(["--only-name", "patterns"], metavar="PATTERN", help="Only names like this (web*).", **several),
