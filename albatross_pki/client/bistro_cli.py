@@ -1,26 +1,18 @@
 """``albatross-client-bistro``: one command, signed in memory and sent through TLS, its answer shown."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from albatross_pki.client import version
 
-from albatross_pki import __version__
-from albatross_pki.client.options import (
-    EXTENDED_WORDS,
-    SIGNED_WORDS,
-    client_commands,
-    destination_option,
-    reception_of,
-    remote_options,
-    server_of,
-    signer_of,
-)
-from albatross_pki.command_line import Commands, TypedCommand
-from albatross_pki.console_script import run
+if TYPE_CHECKING:
+    import click
+
+    from albatross_pki.command_line import TypedCommand
 
 
-def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
+def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Sign what was typed, send it to a host, and show the answer."""
+    from albatross_pki.client.options import reception_of, server_of, signer_of
     from albatross_pki.client.receive import receive
     from albatross_pki.client.remote import send_one_shot
 
@@ -32,17 +24,35 @@ def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
     )
 
 
-program = Commands(
-    "albatross-client-bistro",
-    commands=client_commands(
+def program() -> "click.Command":
+    """The command line."""
+    import click
+
+    from albatross_pki.client.options import (
+        EXTENDED_WORDS,
+        SIGNED_WORDS,
+        ClientProgram,
+        client_commands,
+        destination_option,
+        remote_options,
+    )
+
+    commands = client_commands(
         submit,
         (*SIGNED_WORDS, *EXTENDED_WORDS),
         lambda: [destination_option(default="localhost:1025"), *remote_options()],
-    ),
-    help="One command, signed in memory with your delegation and sent to a host through TLS.",
-)
-click.version_option(__version__, message="version %(version)s protocol version 5")(program)
+    )
+    group = ClientProgram(
+        "albatross-client-bistro",
+        commands,
+        help="One command, signed in memory with your delegation and sent to a host through TLS.",
+    )
+    return click.version_option(message=version.TEXT)(group)
 
 
 def main() -> None:
-    run(program)
+    """Entry point of the console script."""
+    if not version.asked():
+        from albatross_pki.console_script import run
+
+        run(program())

@@ -5,50 +5,18 @@ Where a command goes: to a daemon of this host (``--socket``, or the sockets bel
 ``generate`` and ``sign`` are those of ``albatross-provision-ca``.
 """
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from albatross_pki import __version__
-from albatross_pki.client.options import (
-    EXTENDED_WORDS,
-    LOCAL_WORDS,
-    SIGNED_WORDS,
-    client_commands,
-    destination_option,
-    extra_options,
-    local_options,
-    output_options,
-    remote_options,
-    server_options,
-)
-from albatross_pki.command_line import Commands, TypedCommand
-from albatross_pki.console_script import run
+from albatross_pki.client import version
 from albatross_pki.errors import AlbatrossError
 
-_ELSEWHERE = {
-    "generate": "albatross_pki.ca.cli_sign:generate",
-    "sign": "albatross_pki.ca.cli_sign:sign",
-}
+if TYPE_CHECKING:
+    import click
+
+    from albatross_pki.command_line import TypedCommand
 
 
-class AllCommands(Commands):
-    """The commands of the protocol, and those of other programs, which are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-
-def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
+def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Do with what was typed what the options say."""
     ways = [how["csr"], how["destination"] is not None, how["socket"] is not None]
     if sum(ways) > 1:
@@ -66,7 +34,7 @@ def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
         submit_locally(typed, how)
 
 
-def _refuse_local_word(typed: TypedCommand) -> None:
+def _refuse_local_word(typed: "TypedCommand") -> None:
     from albatross_pki.commands import PolicyAdd, PolicyRemove, StatsAdd, StatsRemove
 
     if isinstance(typed.command, PolicyAdd | PolicyRemove | StatsAdd | StatsRemove):
@@ -76,7 +44,7 @@ def _refuse_local_word(typed: TypedCommand) -> None:
         )
 
 
-def _write_request(typed: TypedCommand, how: dict[str, Any]) -> None:
+def _write_request(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Write NAME.key and NAME.req as albatross-provision-request does."""
     from dataclasses import replace
 
@@ -105,11 +73,6 @@ def _write_request(typed: TypedCommand, how: dict[str, Any]) -> None:
     )
 
 
-def _options() -> list[click.Parameter]:
-    csr = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
-    return [*local_options(), destination_option(), csr, *remote_options()]
-
-
 def _certificate(cert: str, key: str, destination: tuple[str, int] | None, server_ca: str, **how: Any) -> None:
     if destination is None:
         raise AlbatrossError("no destination provided", hint="-d HOST[:PORT]")
@@ -118,8 +81,16 @@ def _certificate(cert: str, key: str, destination: tuple[str, int] | None, serve
     send(cert, key, server_ca, how.pop("stream"), how | {"destination": destination})
 
 
-def _certificate_command() -> click.Command:
-    from albatross_pki.client.remote_cli import stream_option
+def _certificate_command() -> "click.Command":
+    import click
+
+    from albatross_pki.client.options import (
+        destination_option,
+        extra_options,
+        output_options,
+        server_options,
+        stream_option,
+    )
 
     file = click.Path(exists=True, dir_okay=False)
     return click.Command(
@@ -138,16 +109,49 @@ def _certificate_command() -> click.Command:
     )
 
 
-program = AllCommands(
-    "albatross-client",
-    commands=[
-        *client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), _options),
-        _certificate_command(),
-    ],
-    help="Commands for hosts of unikernels: here, through TLS, or as signing requests.",
-)
-click.version_option(__version__, message="version %(version)s protocol version 5")(program)
+def _provision(word: str) -> "click.Command":
+    from albatross_pki.ca import cli_sign
+
+    command: click.Command = getattr(cli_sign, word)
+    return command
+
+
+def program() -> "click.Command":
+    """The command line."""
+    import click
+
+    from albatross_pki.client.options import (
+        EXTENDED_WORDS,
+        LOCAL_WORDS,
+        SIGNED_WORDS,
+        ClientProgram,
+        client_commands,
+        destination_option,
+        local_options,
+        remote_options,
+    )
+
+    def options() -> list[click.Parameter]:
+        csr = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
+        return [*local_options(), destination_option(), csr, *remote_options()]
+
+    commands = client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), options)
+    others = {
+        "certificate": _certificate_command,
+        "generate": lambda: _provision("generate"),
+        "sign": lambda: _provision("sign"),
+    }
+    group = ClientProgram(
+        "albatross-client",
+        {**commands, **others},
+        help="Commands for hosts of unikernels: here, through TLS, or as signing requests.",
+    )
+    return click.version_option(message=version.TEXT)(group)
 
 
 def main() -> None:
-    run(program)
+    """Entry point of the console script."""
+    if not version.asked():
+        from albatross_pki.console_script import run
+
+        run(program())

@@ -22,8 +22,6 @@ from albatross_pki.messages import Header, Message
 from albatross_pki.replies import Data, Success
 from albatross_pki.transport.blocking import Connection
 
-DEFAULT_TMPDIR = "/run/albatross"
-
 OnSuccess = Callable[[Header, Success], None]
 OnData = Callable[[Header, Data], bool]
 

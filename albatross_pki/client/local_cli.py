@@ -1,24 +1,19 @@
 """``albatross-client-local``: commands for the daemons of this host, over their unix sockets."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from albatross_pki.client import version
 
-from albatross_pki import __version__
-from albatross_pki.client.options import (
-    LOCAL_WORDS,
-    SIGNED_WORDS,
-    client_commands,
-    local_options,
-    reception_of,
-)
-from albatross_pki.command_line import Commands, TypedCommand
-from albatross_pki.console_script import run
+if TYPE_CHECKING:
+    import click
+
+    from albatross_pki.command_line import TypedCommand
 
 
-def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
+def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Send what was typed to a daemon of this host and show the answer."""
     from albatross_pki.client.local import send_locally
+    from albatross_pki.client.options import reception_of
     from albatross_pki.client.receive import receive
 
     where = how["socket"] or how["tmpdir"]
@@ -30,13 +25,23 @@ def submit(typed: TypedCommand, how: dict[str, Any]) -> None:
     )
 
 
-program = Commands(
-    "albatross-client-local",
-    commands=client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS), local_options),
-    help="Commands for the daemons of this host, over their unix sockets.",
-)
-click.version_option(__version__, message="version %(version)s protocol version 5")(program)
+def program() -> "click.Command":
+    """The command line."""
+    import click
+
+    from albatross_pki.client.options import LOCAL_WORDS, SIGNED_WORDS, ClientProgram, client_commands, local_options
+
+    group = ClientProgram(
+        "albatross-client-local",
+        client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS), local_options),
+        help="Commands for the daemons of this host, over their unix sockets.",
+    )
+    return click.version_option(message=version.TEXT)(group)
 
 
 def main() -> None:
-    run(program)
+    """Entry point of the console script."""
+    if not version.asked():
+        from albatross_pki.console_script import run
+
+        run(program())

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from albatross_pki.client.local import DEFAULT_TMPDIR
-from albatross_pki.client.receive import Reception
-from albatross_pki.client.show import FORMATS, Screen
-from albatross_pki.command_line import Parsed, Submit, protocol_commands
+from albatross_pki.command_line import Commands, Parsed, Submit, protocol_commands
 from albatross_pki.syntax import parse_destination
 
 if TYPE_CHECKING:
     from albatross_pki.client.credentials import Signer
+    from albatross_pki.client.receive import Reception
     from albatross_pki.client.remote import Server
 
 DIRECTORY = click.Path(exists=True, file_okay=False)
+DEFAULT_TMPDIR = "/run/albatross"
+FORMATS = ("table", "json", "name")
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
 DIALECTS = ("native", "upstream")
 
@@ -124,23 +124,53 @@ def _target() -> click.Option:
     return click.Option(["--to"], type=click.Path(), help="The file to make.")
 
 
+def stream_option() -> click.Option:
+    return click.Option(["--stream"], type=click.Path(exists=True, dir_okay=False), help="Image or content to send.")
+
+
 def extra_options() -> list[click.Parameter]:
     """All options that belong to some command's answers, for a program that learns the command later."""
     return [_lines(), _target()]
 
 
-def client_commands(
-    submit: Submit, words: tuple[str, ...], options: Callable[[], list[click.Parameter]]
-) -> list[click.Command]:
+Factories = Mapping[str, Callable[[], click.Command]]
+
+
+class _Lazy(click.Group):
+    """A group whose commands are made when they are asked for."""
+
+    def __init__(self, name: str, factories: Factories, **attributes: Any) -> None:
+        super().__init__(name, **attributes)
+        self._factories = factories
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return sorted(self._factories)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's
+        make = self._factories.get(cmd_name)
+        return make() if make is not None else None
+
+
+class ClientProgram(Commands, _Lazy):
+    """A program for people: its commands are made when they are asked for, ``_`` and prefixes are understood."""
+
+
+def client_commands(submit: Submit, words: tuple[str, ...], options: Callable[[], list[click.Parameter]]) -> Factories:
     """The commands called ``words`` with the program's options, output's, and those that belong to their answers."""
-    commands = protocol_commands(submit, words, lambda: [*options(), *output_options()])
-    for command in commands:
-        command.params += EXTRA.get(str(command.name), list)()
-    return commands
+
+    def make(word: str) -> click.Command:
+        (command,) = protocol_commands(submit, [word], lambda: [*options(), *output_options()])
+        command.params += EXTRA.get(word, list)()
+        return command
+
+    return {word: lambda word=word: make(word) for word in words}  # type: ignore[misc]  # a default binds it
 
 
-def reception_of(how: Mapping[str, Any]) -> Reception:
+def reception_of(how: Mapping[str, Any]) -> "Reception":
     """What the output options say."""
+    from albatross_pki.client.receive import Reception
+    from albatross_pki.client.show import Screen
+
     return Reception(Screen.standard(how["form"], how["quiet"]), how.get("to"), how.get("lines"))
 
 

@@ -1,24 +1,17 @@
 """``albatross-client-remote-tls``: send a bundle that a CA has signed, and show the answer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from albatross_pki.client import version
 
-from albatross_pki import __version__
-from albatross_pki.client.options import (
-    DESTINATION,
-    extra_options,
-    output_options,
-    reception_of,
-    server_identity_options,
-    server_of,
-)
-from albatross_pki.console_script import run
+if TYPE_CHECKING:
+    import click
 
 
 def send(cert: str, key: str, server_ca: str, stream: str | None, how: dict[str, Any]) -> None:
     """Send the command inside ``cert`` and show the answer."""
     from albatross_pki.client.credentials import signed
+    from albatross_pki.client.options import reception_of, server_of
     from albatross_pki.client.receive import receive
     from albatross_pki.client.remote import send_signed
 
@@ -33,33 +26,43 @@ def send(cert: str, key: str, server_ca: str, stream: str | None, how: dict[str,
     )
 
 
-def _called(ca: str, cert: str, key: str, destination: tuple[str, int], stream: str | None, **how: Any) -> None:
-    send(cert, key, ca, stream, how | {"destination": destination})
+def program() -> "click.Command":
+    """The command line."""
+    import click
 
+    from albatross_pki.client.options import (
+        DESTINATION,
+        extra_options,
+        output_options,
+        server_identity_options,
+        stream_option,
+    )
 
-def stream_option() -> click.Option:
-    return click.Option(["--stream"], type=click.Path(exists=True, dir_okay=False), help="Image or content to send.")
+    def called(ca: str, cert: str, key: str, destination: tuple[str, int], stream: str | None, **how: Any) -> None:
+        send(cert, key, ca, stream, how | {"destination": destination})
 
-
-_FILE = click.Path(exists=True, dir_okay=False)
-
-program = click.Command(
-    "albatross-client-remote-tls",
-    callback=_called,
-    params=[
-        click.Argument(["ca"], type=_FILE, metavar="CA"),
-        click.Argument(["cert"], type=_FILE, metavar="CERT"),
-        click.Argument(["key"], type=_FILE, metavar="KEY"),
-        click.Argument(["destination"], type=DESTINATION, metavar="HOST[:PORT]"),
-        stream_option(),
-        *server_identity_options(),
-        *extra_options(),
-        *output_options(),
-    ],
-    help="Send the command in CERT (leaf first, then those above it), whose key is KEY, to a host below the root CA.",
-)
-click.version_option(__version__, message="version %(version)s protocol version 5")(program)
+    file = click.Path(exists=True, dir_okay=False)
+    command = click.Command(
+        "albatross-client-remote-tls",
+        callback=called,
+        params=[
+            click.Argument(["ca"], type=file, metavar="CA"),
+            click.Argument(["cert"], type=file, metavar="CERT"),
+            click.Argument(["key"], type=file, metavar="KEY"),
+            click.Argument(["destination"], type=DESTINATION, metavar="HOST[:PORT]"),
+            stream_option(),
+            *server_identity_options(),
+            *extra_options(),
+            *output_options(),
+        ],
+        help="Send the command in CERT (leaf first, then those above it) to a host below the root CA; KEY is the leaf's.",
+    )
+    return click.version_option(message=version.TEXT)(command)
 
 
 def main() -> None:
-    run(program)
+    """Entry point of the console script."""
+    if not version.asked():
+        from albatross_pki.console_script import run
+
+        run(program())

@@ -30,7 +30,6 @@ from albatross_pki.replies import (
 )
 from albatross_pki.text import printable
 
-FORMATS = ("table", "json", "name")
 _STEPS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (60 * 2, 60, "minutes"), (0, 1, "seconds"))
 
 

@@ -28,7 +28,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return lambda *arguments: execute(program, [*arguments, "--tmpdir", str(tmp_path)], "albatross-client-local")
+    return lambda *arguments: execute(program(), [*arguments, "--tmpdir", str(tmp_path)], "albatross-client-local")
 
 
 @pytest.fixture
