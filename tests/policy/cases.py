@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from albatross_pki.policy.chain import DEFAULT_OPTIONS, Judgement, JudgeOptions, judge_bundle, read_anchors
 from tests.pki_builder import NOW, Issued
 
-MODULES = ("cases_path", "cases_delegation", "cases_leaf", "cases_revocation")
+MODULES = ("cases_path", "cases_extensions", "cases_delegation", "cases_leaf", "cases_revocation")
 
 
 @dataclass(frozen=True)
