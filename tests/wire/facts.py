@@ -171,7 +171,7 @@ LARGEST = 2**63 - 1
 
 
 def usage(seconds: int) -> r.ResourceUsage:
-    return r.ResourceUsage(r.Timeval(seconds, 250_000), r.Timeval(2, 999_999), *range(3, 16), LARGEST)
+    return r.ResourceUsage(r.Timeval(seconds, 250_000), r.Timeval(2, 999_999), *(*range(3, 16), LARGEST))
 
 
 def interface(name: str) -> r.InterfaceStats:
