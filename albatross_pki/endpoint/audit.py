@@ -15,6 +15,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,7 @@ from albatross_pki.text import printable
 
 _MOST_WAITING = 4096
 _BATCH = 256
+_GATHER_SECONDS = 0.1  # entries that nobody waits for share one write to the disk
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +89,7 @@ class AuditLog:
 
     def _write_all(self) -> None:
         while True:
-            batch: list[_Waiting] = []
-            order = self._waiting.get()
-            while not isinstance(order, str):
-                batch.append(order)
-                if len(batch) >= _BATCH or self._waiting.empty():
-                    break
-                order = self._waiting.get()
+            batch, order = self._next_batch()
             if batch:
                 self._write(batch)
             if order == "reopen":
@@ -101,6 +97,23 @@ class AuditLog:
             elif order == "close":
                 self._journal.close()
                 return
+
+    def _next_batch(self) -> tuple[list[_Waiting], str | None]:
+        """What is written together: all that is there once somebody waits, and else what comes within a moment."""
+        batch: list[_Waiting] = []
+        order = self._waiting.get()
+        deadline = time.monotonic() + _GATHER_SECONDS
+        while not isinstance(order, str):
+            batch.append(order)
+            urgent = any(done is not None for _, done in batch)
+            left = 0.0 if urgent else deadline - time.monotonic()
+            try:
+                order = self._waiting.get(timeout=left) if left > 0 else self._waiting.get_nowait()
+            except queue.Empty:
+                return batch, None
+            if len(batch) >= _BATCH and not isinstance(order, str):
+                return [*batch, order], None
+        return batch, order
 
     def _write(self, batch: list[_Waiting]) -> None:
         problem = None

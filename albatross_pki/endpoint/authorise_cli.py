@@ -13,7 +13,7 @@ import click
 
 from albatross_pki.console_script import run
 from albatross_pki.endpoint.bounds import AuthoriserBounds
-from albatross_pki.endpoint.options import become, bounds_options, common_options, start_logging, user_id
+from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging, user_id
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
 _SETTABLE = ("sessions", "crl_octets", "crl_entries", "replay_entries_per_issuer")
@@ -49,7 +49,7 @@ def command(cacert: str, **options: Any) -> None:
     EXAMPLES
       albatross-authorise --crl-dir /etc/albatross/crls --endpoint-user albatross-tls /etc/albatross/cacert.pem
     """
-    logging_options = {name: options.pop(name) for name in ("verbose", "verbosity", "quiet", "syslog")}
+    logging_options = {name: options[name] for name in ("verbose", "verbosity", "quiet", "syslog")}
     start_logging("albatross-authorise", **logging_options)
     become(options.pop("user"))
     asyncio.run(_serve(cacert, options))
@@ -94,7 +94,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         listener = opened.enter_context(listen(path, 0o666 if endpoint_users else 0o660))
         opened.callback(_unlink, path)
         await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
-        log.info("listening on %s", path)
+        say_listening(path, quiet=options["quiet"])
         serving = asyncio.gather(
             serve_unix(
                 listener,

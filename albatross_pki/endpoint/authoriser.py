@@ -41,6 +41,7 @@ from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image
 from albatross_pki.endpoint.judging import (
     Judged,
+    answers_of,
     changes_something,
     judge_certificates,
     judge_path,
@@ -76,12 +77,14 @@ class LiveStream:
     judged: Judged
     connection: socket.socket
     endpoint: Channel
+    answers: str
 
     async def end(self, why: str) -> None:
         """Tell the endpoint why, then shut the stream down for everybody who has it."""
         log.info("a stream of %s was ended: %s", self.judged.judgement.name, why)
-        with contextlib.suppress(TransportError):
-            await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
+        if self.answers != "single":
+            with contextlib.suppress(TransportError):
+                await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
         self.shut()
 
     def shut(self) -> None:
@@ -275,7 +278,7 @@ class Authoriser:
     async def _pass_on(
         self, channel: Channel, number: str, judged: Judged, authorised: AuthorisedRequest, handed: Handed
     ) -> bytes | None:
-        stream = LiveStream(judged, handed.connection, channel)
+        stream = LiveStream(judged, handed.connection, channel, answers_of(authorised.command))
         self.streams.add(stream)
         relay = asyncio.ensure_future(handed.relay()) if handed.relay is not None else None
         try:

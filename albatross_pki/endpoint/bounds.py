@@ -39,7 +39,7 @@ class AuthoriserBounds:
     """Octets, seconds and counts of the authoriser."""
 
     sessions: int = 1024  # connections of endpoints; each is one session of a client
-    idle_seconds: float = 900.0  # between a verdict and the end of the upload it allows
+    idle_seconds: float = 3600.0  # between a verdict and the end of the upload it allows
     chain_octets: int = 64 * MEBIBYTE  # one request to judge
     daemon_seconds: float = 300.0  # a daemon's answer to the authoriser itself
     inline_octets: int = 64 * MEBIBYTE  # an image put into a message for a daemon that knows no descriptors

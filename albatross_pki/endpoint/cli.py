@@ -15,7 +15,7 @@ import click
 
 from albatross_pki.console_script import run
 from albatross_pki.endpoint.bounds import EndpointBounds
-from albatross_pki.endpoint.options import become, bounds_options, common_options, start_logging
+from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_PORT = 1025
@@ -99,7 +99,7 @@ async def _serve(options: dict[str, Any], listeners: list[socket.socket], bounds
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     for listener in listeners:
-        log.info("listening on %s", _shown(listener))
+        say_listening(_shown(listener), quiet=options["quiet"])
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 

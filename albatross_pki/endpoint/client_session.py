@@ -14,28 +14,24 @@ Nothing here decides about rights. Failures of our own become a failure message 
 import asyncio
 import contextlib
 import logging
-import select
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from albatross_pki.authorised import ExecuteRequest, Executing, JudgeRequest, Stream, Verdict
+from albatross_pki.authorised import Stream, Verdict
+from albatross_pki.endpoint.asking import AuthoriserLinks
 from albatross_pki.endpoint.bounds import EndpointBounds
 from albatross_pki.endpoint.relay import Answers, DaemonFailed, failure, relay
 from albatross_pki.endpoint.spool import Spool, SpoolFile
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.messages import ROOT
 from albatross_pki.names import Name
-from albatross_pki.transport.channel import Channel, connect
-from albatross_pki.transport.errors import ConnectionCut, TimedOut, TransportError, Unreachable
-from albatross_pki.transport.sockets import close_all
+from albatross_pki.transport.errors import ConnectionCut, TimedOut, TransportError
 from albatross_pki.transport.streams import ChunkDecoder
 from albatross_pki.transport.tls_stream import HandshakeFailed, TlsStream
 from albatross_pki.wire.errors import MalformedMessage
-from albatross_pki.wire.side import decode_side, encode_side
 
 _BUFFER = 128 * 1024
-_VERDICT_OCTETS = 4 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +56,7 @@ class Counters:
 class Surroundings:
     """What all sessions of a worker share. ``anchors`` gives the DER of the roots that are trusted now."""
 
-    authoriser_path: str
+    links: AuthoriserLinks
     spool: Spool
     bounds: EndpointBounds
     anchors: Callable[[], frozenset[bytes]]
@@ -98,35 +94,37 @@ class ClientSession:
         except Refused as error:
             self._around.counters.refused_requests += 1
             log.info("%s: refused: %s", self._peer, error)
-            await self._say(error.reasons)
+            self._say(error.reasons)
         except (TimedOut, MalformedMessage) as error:
             log.warning("%s: %s", self._peer, error)
-            await self._say([error.message])
+            self._say([error.message])
         except (ConnectionCut, TransportError):
             raise
         except AlbatrossError as error:
-            await self._say([error.message])
+            self._say([error.message])
         except Exception:
             log.exception("%s: a session ended with an error that nobody expected", self._peer)
-            await self._say(["the endpoint failed while it served this request"])
+            self._say(["the endpoint failed while it served this request"])
 
-    async def _say(self, reasons: "tuple[str, ...] | list[str]") -> None:
-        await self._stream.send(failure(self._name, "; ".join(reasons)))
+    def _say(self, reasons: "tuple[str, ...] | list[str]") -> None:
+        self._stream.add(failure(self._name, "; ".join(reasons)))
 
     async def _request(self) -> None:
-        path = self._verified_path()
-        async with await self._authoriser() as authoriser:
-            await authoriser.send(encode_side(JudgeRequest(self._peer, tuple(path))))
-            verdict = await self._verdict(authoriser)
+        async with self._around.links.judged(self._peer, self._verified_path()) as (link, verdict):
             self._name = verdict.name
+            if not verdict.accepted:
+                link.over = True
+                raise Refused(verdict.reasons)
             if verdict.stream in (Stream.IMAGE, Stream.CRL):
                 with await self._spooled(verdict.stream_limit) as spooled:
-                    request = encode_side(ExecuteRequest(spooled.size, spooled.digest))
-                    await authoriser.send(request, [spooled.descriptor])
-            async with await self._daemon(authoriser, verdict) as daemon:
+                    await link.execute(spooled)
+            idle = self._bounds.answer_seconds if verdict.answers == "single" else None
+            daemon = Answers(await link.executing(), limit=self._bounds.frame_octets, idle_timeout=idle)
+            async with daemon:
                 self._around.counters.requests += 1
                 incomplete = await self._exchange(daemon, verdict)
-            ended = await self._last_word(authoriser)
+            link.over = verdict.answers == "single"
+            ended = None if link.over else await link.last_word()
         if incomplete is not None or ended is not None:
             raise Refused([ended or incomplete or ""])
 
@@ -143,44 +141,6 @@ class ClientSession:
         if beside:
             raise Refused([f"the chain holds {len(beside)} certificates that are not on the path to the root"])
         return verified[:-1]
-
-    async def _authoriser(self) -> Channel:
-        try:
-            return await connect(
-                self._around.authoriser_path, limit=_VERDICT_OCTETS, idle_timeout=self._bounds.judge_seconds
-            )
-        except Unreachable as error:
-            log.error("%s", error)
-            raise Refused(["couldn't reach service: albatross-authorise is not running"]) from error
-
-    async def _verdict(self, authoriser: Channel) -> Verdict:
-        payload = await authoriser.receive()
-        message = decode_side(payload) if payload else None
-        if not isinstance(message, Verdict):
-            raise Refused(["albatross-authorise went away before it judged"])
-        if not message.accepted:
-            self._name = message.name
-            raise Refused(message.reasons)
-        return message
-
-    async def _daemon(self, authoriser: Channel, verdict: Verdict) -> Answers:
-        """The connection that answers come from; raises ``Refused`` if there is none."""
-        idle = self._bounds.answer_seconds if verdict.answers == "single" else None
-        connection = socket.socket(fileno=await self._executing(authoriser))
-        return Answers(connection, limit=self._bounds.frame_octets, idle_timeout=idle)
-
-    async def _executing(self, authoriser: Channel) -> int:
-        received = await authoriser.receive_with_descriptors()
-        if received is None:
-            raise Refused(["albatross-authorise went away before it asked the daemon"])
-        payload, descriptors = received
-        message = decode_side(payload)
-        if isinstance(message, Executing) and len(descriptors) == 1:
-            return descriptors[0]
-        close_all(descriptors)
-        if isinstance(message, Verdict) and not message.accepted:
-            raise Refused(message.reasons)
-        raise Refused(["albatross-authorise gave no connection to the daemon"])
 
     # step 4
 
@@ -214,7 +174,10 @@ class ClientSession:
 
         Returns why the answer is not complete, ``None`` if it is or nobody is there to be told.
         """
-        answering = asyncio.ensure_future(relay(daemon, self._stream.send, verdict.name, verdict.answers))
+        single = verdict.answers == "single"
+        answering = asyncio.ensure_future(
+            relay(daemon, self._last if single else self._stream.send, verdict.name, verdict.answers)
+        )
         beside = asyncio.ensure_future(self._client_went(daemon, verdict))
         try:
             await asyncio.wait((answering, beside), return_when=asyncio.FIRST_COMPLETED)
@@ -228,6 +191,13 @@ class ClientSession:
                 task.cancel()
             await asyncio.gather(answering, beside, return_exceptions=True)
 
+    async def _last(self, octets: bytes) -> None:
+        """An answer that nothing follows goes out together with the closing alert, unless it is long."""
+        if len(octets) > _BUFFER:
+            await self._stream.send(octets)
+        else:
+            self._stream.add(octets)
+
     async def _client_went(self, daemon: Answers, verdict: Verdict) -> bool:
         """What the client does while it is answered; whether it went away and nobody is left to answer."""
         if verdict.stream is Stream.BLOCK:
@@ -239,17 +209,6 @@ class ClientSession:
             await self._stream.gone()
             return True
         return False
-
-    async def _last_word(self, authoriser: Channel) -> str | None:
-        """Why the authoriser ended the stream, if it was the authoriser."""
-        if not select.select([authoriser.socket], [], [], 0)[0]:
-            return None
-        with contextlib.suppress(AlbatrossError):
-            payload = await authoriser.receive()
-            message = decode_side(payload) if payload else None
-            if isinstance(message, Verdict) and message.reasons:
-                return "; ".join(message.reasons)
-        return None
 
 
 class _Pace:

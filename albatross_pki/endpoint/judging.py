@@ -109,8 +109,14 @@ def _read_cached(der: bytes) -> CertificateFacts:
 
 
 def _anchor_of(top: CertificateFacts, anchors: Sequence[CertificateFacts], now: datetime) -> CertificateFacts | None:
-    """The root that signed ``top``; of several with one name and key, one that is valid now."""
-    fitting = [anchor for anchor in anchors if anchor.subject == top.issuer and _signed(top, anchor)]
+    """The root that signed ``top``; of several with one name and key, one that is valid now.
+
+    Where only one has the name, the fold looks at its signature.
+    """
+    fitting = [anchor for anchor in anchors if anchor.subject == top.issuer]
+    if len(fitting) == 1:
+        return fitting[0]
+    fitting = [anchor for anchor in fitting if _signed(top, anchor)]
     fitting.sort(key=lambda anchor: not anchor.not_before <= now < anchor.not_after)
     return fitting[0] if fitting else None
 

@@ -71,6 +71,13 @@ def start_logging(
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+def say_listening(where: str, *, quiet: bool) -> None:
+    """Whoever started us may go on: the one line that is always there."""
+    if not quiet:
+        click.echo(f"listening on {where}")
+        sys.stdout.flush()
+
+
 def _syslog() -> logging.Handler:
     from logging.handlers import SysLogHandler
 

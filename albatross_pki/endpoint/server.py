@@ -17,6 +17,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass
 
+from albatross_pki.endpoint.asking import AuthoriserLinks
 from albatross_pki.endpoint.bounds import EndpointBounds
 from albatross_pki.endpoint.client_session import ClientSession, Counters, Surroundings
 from albatross_pki.endpoint.spool import Spool
@@ -78,9 +79,8 @@ class Endpoint:
         self.bounds = bounds
         self.counters = Counters()
         self._credentials = credentials
-        self._around = Surroundings(
-            os.path.join(tmpdir, "util", "authorise.sock"), spool, bounds, lambda: credentials.anchors, self.counters
-        )
+        self._links = AuthoriserLinks(os.path.join(tmpdir, "util", "authorise.sock"), bounds)
+        self._around = Surroundings(self._links, spool, bounds, lambda: credentials.anchors, self.counters)
         self._places = asyncio.Semaphore(bounds.connections)
         self._large = asyncio.Semaphore(bounds.large_handshakes)
         self._addresses: Counter[str] = Counter()
@@ -101,10 +101,12 @@ class Endpoint:
             for session in self._sessions:
                 session.cancel()
             await asyncio.gather(*self._sessions, return_exceptions=True)
+            self._links.close()
 
     async def serve_one(self, connection: socket.socket, peer: str) -> None:
         """Serve a connection that somebody else accepted (inetd)."""
         await self._session(connection, peer)
+        self._links.close()
 
     async def _accept_all(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

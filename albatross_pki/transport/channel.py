@@ -46,6 +46,7 @@ _PIECE = 1 << 20
 _LENGTH = struct.Struct("!I")
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
 _RETRY_ACCEPT_SECONDS = 0.2
+Ancillary = tuple[int, int, "array[int]"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Channel:
         self.idle_timeout = idle_timeout
         self.frame_timeout = frame_timeout
         self._loop = asyncio.get_running_loop()
+        self._waiting = 0
 
     @property
     def peer(self) -> PeerCredentials:
@@ -107,8 +109,13 @@ class Channel:
 
     async def send(self, payload: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
         """Send one frame, the descriptors with its first octet; raises ``ConnectionCut`` or ``TimedOut``."""
-        async with self._deadline("sending a frame"):
-            await self._send([_LENGTH.pack(len(payload)), payload], descriptors)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        rest = [memoryview(_LENGTH.pack(len(payload))), memoryview(payload)]
+        if sent := self._send_some(rest, ancillary):  # nearly always all of it
+            ancillary, rest = [], _without(rest, sent)
+        if rest:
+            async with self._deadline("sending a frame"):
+                await self._send_rest(rest, ancillary)
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
@@ -116,9 +123,9 @@ class Channel:
             self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        if self.socket.fileno() >= 0:
-            self._loop.remove_reader(self.socket)
-            self._loop.remove_writer(self.socket)
+        if self._waiting:  # somebody closes under a task that waits
+            self._loop.remove_reader(self.socket.fileno())
+            self._loop.remove_writer(self.socket.fileno())
         self.socket.close()
 
     def detach(self) -> socket.socket:
@@ -175,21 +182,21 @@ class Channel:
                 raise ConnectionCut(f"more than {MAX_DESCRIPTORS} descriptors came with one frame")
             return octets or None
 
-    async def _send(self, buffers: list[bytes | memoryview], descriptors: Sequence[int]) -> None:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
-        rest = [memoryview(buffer) for buffer in buffers]
+    async def _send_rest(self, rest: list[memoryview], ancillary: list[Ancillary]) -> None:
         while rest:
-            try:
-                sent = self.socket.sendmsg(rest, ancillary, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
+            if sent := self._send_some(rest, ancillary):
+                ancillary, rest = [], _without(rest, sent)
+            else:
                 await self._ready(self._loop.add_writer, self._loop.remove_writer)
-                continue
-            except InterruptedError:
-                continue
-            except OSError as error:
-                raise ConnectionCut(f"the other side is gone: {os.strerror(error.errno or 0).lower()}") from error
-            ancillary = []
-            rest = _without(rest, sent)
+
+    def _send_some(self, buffers: list[memoryview], ancillary: list[Ancillary]) -> int:
+        """How many octets went out now; 0 if the other side has to read first."""
+        try:
+            return self.socket.sendmsg(buffers, ancillary, socket.MSG_NOSIGNAL)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise ConnectionCut(f"the other side is gone: {os.strerror(error.errno or 0).lower()}") from error
 
     async def _ready(self, add: Callable[..., None], remove: Callable[..., object]) -> None:
         descriptor = self.socket.fileno()
@@ -197,9 +204,11 @@ class Channel:
             raise ConnectionCut("the connection is closed")
         ready = self._loop.create_future()
         add(descriptor, _wake, ready)
+        self._waiting += 1
         try:
             await ready
         finally:
+            self._waiting -= 1
             if self.socket.fileno() == descriptor:
                 remove(descriptor)
 

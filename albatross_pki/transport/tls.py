@@ -120,6 +120,11 @@ class TlsConnection:
                 progress(len(chunk))
         return self._send(END_OF_STREAM, seconds)
 
+    def send_raw(self, octets: bytes, *, seconds: float = WAIT_SECONDS) -> bool:
+        """Send octets that are no frame; for measuring against servers that know none."""
+        view = memoryview(octets)
+        return all(self._send(view[start : start + CHUNK], seconds) for start in range(0, len(view), CHUNK))
+
     def receive_frame(self, *, seconds: float | None = WAIT_SECONDS) -> bytes | None:
         """The next frame's payload; ``None`` at an orderly end, if there was an answer before it.
 
@@ -165,7 +170,7 @@ class TlsConnection:
                 self.socket.send(self._session.outgoing())  # our alert
             raise meaning(error) from error
 
-    def _send(self, octets: bytes, seconds: float) -> bool:
+    def _send(self, octets: bytes | memoryview, seconds: float) -> bool:
         self._session.write(octets)
         pending = memoryview(self._session.outgoing())
         deadline = _Deadline("sending to the server", seconds)

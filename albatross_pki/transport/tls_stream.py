@@ -136,6 +136,10 @@ class TlsStream:
             self.session.write(view[start : start + _SEND])
             await self._flush()
 
+    def add(self, octets: bytes) -> None:
+        """The last ``octets``, which ``finish`` sends together with the closing alert."""
+        self.session.write(octets)
+
     async def gone(self) -> None:
         """Return once the client has closed or is gone; what it sends meanwhile is thrown away within the bounds."""
         buffer = memoryview(bytearray(4096))
@@ -182,6 +186,14 @@ class TlsStream:
         if not octets:
             return
         self.sent += len(octets)
+        try:
+            octets = octets[self.socket.send(octets) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            raise ConnectionCut("the client is gone") from error
+        if not octets:
+            return
         try:
             async with asyncio.timeout(self.bounds.idle_seconds):
                 await self._loop.sock_sendall(self.socket, octets)

@@ -286,7 +286,8 @@ class Deployment:
         return list(read_entries(str(self.statedir / "audit.log")))
 
     def authoriser(self, *options: str, **how: Any) -> Program:
-        fixed = ["--tmpdir", str(self.tmpdir), "--statedir", str(self.statedir), "--crl-dir", str(self.crls), "-v"]
+        options = options or ("-v",)
+        fixed = ["--tmpdir", str(self.tmpdir), "--statedir", str(self.statedir), "--crl-dir", str(self.crls)]
         return Program(
             "albatross_pki.endpoint.authorise_cli",
             *fixed,
@@ -298,7 +299,8 @@ class Deployment:
         )
 
     def endpoint(self, *options: str, ip: str = "127.0.0.1", **how: Any) -> Program:
-        fixed = ["--tmpdir", str(self.tmpdir), "--ip", ip, "--port", "0", "-v"]
+        options = options or ("-v",)
+        fixed = ["--tmpdir", str(self.tmpdir), "--ip", ip, "--port", "0"]
         return Program("albatross_pki.endpoint.cli", *fixed, *options, *self.credentials, **how)
 
     @property
