@@ -3,6 +3,7 @@
 import hashlib
 import zlib
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from cryptography import x509
@@ -44,6 +45,7 @@ _NOW = datetime(2026, 1, 31, 23, 59, 59, 123000, UTC)
 _DIGEST = bytes(range(32))
 
 
+@cache
 def seeds(entry_point: str) -> list[bytes]:
     """The octets that fuzzing of ``entry_point`` starts from."""
     return {
