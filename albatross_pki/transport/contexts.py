@@ -17,7 +17,7 @@ _STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT
 
 
 def server_context(chain_file: str, key_file: str, anchors: str | bytes) -> ssl.SSLContext:
-    """A server that demands a client certificate below one of ``anchors`` (PEM text or concatenated DER).
+    """A server that demands a client certificate below one of ``anchors`` (PEM, or concatenated DER).
 
     Raises ``AlbatrossError`` for files that cannot be read or do not belong together.
     """
@@ -45,6 +45,8 @@ def _context(protocol: int, anchors: str | bytes) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags = ssl.VerifyFlags((context.verify_flags & ~_STRICT) | IGNORE_CRITICAL)
+    if isinstance(anchors, bytes) and b"-----BEGIN" in anchors:
+        anchors = anchors.decode("ascii", "replace")
     try:
         context.load_verify_locations(cadata=anchors)
     except (ssl.SSLError, ValueError) as error:

@@ -64,8 +64,7 @@ def connect(
     ``chain`` (leaf first), ``key`` and ``server_anchors`` are PEM. Raises ``Unreachable``, ``ServerRefused``,
     ``CertificateRefused`` or another ``TransportError``, and ``AlbatrossError`` for PEM that is of no use.
     """
-    anchors = server_anchors if isinstance(server_anchors, str) else server_anchors.decode("ascii", "replace")
-    context = client_context(chain, key, anchors)
+    context = client_context(chain, key, server_anchors)
     connection = TlsConnection(_reach(host, port, connect_seconds), context, _server_name(host), frame_limit)
     try:
         connection.handshake(judge, handshake_seconds)
