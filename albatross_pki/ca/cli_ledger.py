@@ -6,8 +6,9 @@ import sys
 import click
 
 from albatross_pki.ca import cli_options as options
+from albatross_pki.ca.database import serial_octets
 from albatross_pki.ca.issuer import is_self_signed
-from albatross_pki.ca.ledger import database_serial, ledger_path, read_ledger
+from albatross_pki.ca.ledger import ledger_path, read_ledger
 from albatross_pki.ca.reconciling import reconcile
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.files import read_file
@@ -68,7 +69,7 @@ def verify(database: str, head: str | None) -> None:
 def _database_problems(database: str) -> list[str]:
     """Serials that only one of ledger and database has. Lines from before there was a ledger are not counted."""
     view = read_ledger(database)
-    ours = {database_serial(int(item.serial, 16)) for item in view.issued if item.role != "root"}
+    ours = {serial_octets(int(item.serial, 16)) for item in view.issued if item.role != "root"}
     try:
         lines = read_file(database).decode("utf-8", "replace").splitlines()
     except FileNotFoundError:

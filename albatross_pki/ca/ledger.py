@@ -8,7 +8,6 @@ whoever is killed in between has recorded something that nobody got, never the o
 A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from albatross_pki.ca.database import append, line_for
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import DISK, Disk
 from albatross_pki.journal.log import Journal, read_entries
@@ -23,7 +23,7 @@ from albatross_pki.policy.profiles import Dialect, Role
 from albatross_pki.text import printable
 
 FORMAT = 1
-DATABASE_MODE = 0o644
+_RECENT = 256  # certificates whose lines are looked for in the database before the next one is added
 LEDGER_MODE = 0o600
 REASONS = (
     "unspecified",
@@ -126,6 +126,12 @@ class LedgerView:
     def issued(self) -> list[Issued]:
         return [_issued(entry) for entry in self._issued]
 
+    @property
+    def recent(self) -> list[tuple[str, str]]:
+        """Serial and label of the last certificates that belong in the database; the root does not."""
+        last = self._issued[-_RECENT:]
+        return [(entry["serial"], entry["label"]) for entry in last if entry.get("role") != Role.ROOT.value]
+
     def issued_where(self, member: str, value: str) -> list[Issued]:
         """The certificates whose ``member`` is ``value``, without making objects of all others."""
         return [_issued(entry) for entry in self._issued if entry.get(member) == value]
@@ -187,8 +193,9 @@ class Ledger:
 
     def record_issued(self, issued: list[Issued], revoked: Iterable[Revoked] = ()) -> None:
         """Record certificates, and what is revoked in the same act, in ledger and database."""
+        expected = [line_for(serial, label) for serial, label in self.view.recent]
         self._journal.append_all([*(item.entry() for item in revoked), *(item.entry() for item in issued)])
-        self._append_database([f"{database_serial(int(item.serial, 16))} {item.label}\n" for item in issued])
+        append(self.database, expected, [line_for(item.serial, item.label) for item in issued], self._disk)
 
     def record_revoked(self, revoked: Iterable[Revoked]) -> None:
         self._journal.append_all([item.entry() for item in revoked])
@@ -196,15 +203,6 @@ class Ledger:
     def record(self, entry: Mapping[str, Any]) -> None:
         """Record something of another kind; ``docs/ca.md`` lists them."""
         self._journal.append(entry)
-
-    def _append_database(self, lines: list[str]) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self.database, flags, DATABASE_MODE)
-        try:
-            self._disk.write(descriptor, "".join(lines).encode("utf-8"))
-            self._disk.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def close(self) -> None:
         self._journal.close()
@@ -216,12 +214,6 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
-
-
-def database_serial(serial: int) -> str:
-    """A serial as upstream's database has it: the octets of the DER integer, ``00`` in front of a top bit set."""
-    length = serial.bit_length() // 8 + 1
-    return serial.to_bytes(length, "big").hex()
 
 
 def serial_text(serial: int) -> str:

@@ -1,7 +1,7 @@
 """The upstream dialect is upstream's: shown against every certificate and request that its programs made.
 
-Keys, serials, times, signatures and the bits of KeyUsage may differ (DER wants them minimal); nothing else does. What we
-refuse to sign although upstream signs it stands in ``REFUSED`` with the reason.
+Keys, serials, times, signatures and the bits of KeyUsage may differ (DER wants them minimal); nothing else does.
+What we refuse to sign although upstream signs it stands in ``REFUSED`` with the reason.
 """
 
 import zlib
@@ -24,7 +24,7 @@ from albatross_pki.keys import load_key
 from albatross_pki.pem import certificates
 from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.policy.profiles import Dialect, Role
-from tests.ca.conftest import Program
+from tests.ca.programs import Program
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 PKI = VECTORS / "pki"
@@ -185,10 +185,10 @@ def with_plain_image(request: RequestFacts) -> RequestFacts:
 @pytest.mark.parametrize(
     "name", [name for name in REQUESTS if Path(name).stem not in NOT_OURS and "colon-" not in name]
 )
-def test_the_same_words_make_the_same_request(name: str, request_for: Program) -> None:
+def test_the_same_words_make_the_same_request(name: str, ask: Program) -> None:
     path = PKI / name
     words = LINES[str(Path(*Path(name).parts[1:]).with_suffix(""))]
-    made = request_for(*words, "--dialect=upstream", "--key", path.with_suffix(".key"), "-o", "ours.req")
+    made = ask(*words, "--dialect=upstream", "--key", path.with_suffix(".key"), "-o", "ours.req")
     assert made.out == ""
     theirs, ours = read_request(path.read_bytes(), name), read_request(Path("ours.req").read_bytes(), "ours")
     if with_plain_image(theirs) != theirs:
