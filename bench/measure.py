@@ -60,7 +60,7 @@ def compare(
     mine = [pair[0] for pair in pairs]
     reference = median(pair[1] for pair in pairs)
     ratio = median(mine) / reference if reference else None
-    bounds = [f"≤ {at_most:g}x"] * (at_most is not None) + [f"≥ {at_least:g}x"] * (at_least is not None)
+    bounds = [f"{sign} {bound:g}x" for sign, bound in (("≤", at_most), ("≥", at_least)) if bound is not None]
     met = None
     if bounds and ratio is not None:
         met = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from albatross_pki.errors import check_range
 from albatross_pki.image.solo5 import DeviceKind, Manifest
+from albatross_pki.text import to_octets
 
 FIRST_DESCRIPTOR = 3  # of devices; 0 is /dev/null, 1 and 2 are the console
 MAX_SECTOR = 32768
 MAX_CPU = 8191
+MAX_PATH = 4000
 TITLE_OCTETS = 15  # what Linux keeps of a process' name
 
 
@@ -85,6 +87,8 @@ class Confinement:
         for field, number in (("uid", self.uid), ("gid", self.gid)):
             if number is not None:
                 check_range(field, number, 1, 0xFFFFFFFE)  # the highest means "unchanged"
+        if self.cgroup is not None:
+            check_range("octets of the cgroup's path", len(to_octets(self.cgroup)), 1, MAX_PATH)
         for cpu in self.cpuids:
             check_range("cpu", cpu, 0, MAX_CPU)
         if self.out_of_memory_score is not None:

@@ -14,7 +14,7 @@ In this order; every one but those marked is checked, and a failure ends the pro
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from albatross_pki.host.spt.architecture import Architecture
 from albatross_pki.host.spt.attached import (
@@ -24,13 +24,14 @@ from albatross_pki.host.spt.attached import (
     AttachedNet,
     Confinement,
 )
-from albatross_pki.host.spt.stub import FILTER, Call
+from albatross_pki.host.spt.stub import Call, Program
 from albatross_pki.image.solo5 import Manifest
 from albatross_pki.text import to_octets
 
 LOWEST = 0x10000  # of a unikernel's memory; nothing is mapped below
 
-_AT_FDCWD, _WRITE_ONLY = -100, 1
+_AT_FDCWD, _WRITE_ONLY = 2**64 - 100, 1
+_NO_FILE = 2**64 - 1
 _READ_WRITE, _PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 3, 0x100022
 _CLOCK_MONOTONIC, _NONBLOCK = 1, 0x800
 _EPOLL_CTL_ADD, _EPOLLIN = 1, 1
@@ -44,8 +45,7 @@ _SECCOMP_SET_MODE_FILTER = 1
 _ALL = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """Memory ``[start, end)``."""
 
     start: int
@@ -59,12 +59,12 @@ def calls(
     confinement: Confinement,
     occupied: Sequence[Region],
     memory: int,
-    instructions: int,
+    program: bytes,
 ) -> list[Call]:
     """The list for one unikernel.
 
     ``occupied`` are the regions that ``execve`` maps, ascending; ``memory`` is the size of the unikernel's memory in
-    octets; ``instructions`` the length of the filter at ``FILTER``.
+    octets; ``program`` the seccomp filter.
     """
     first_free = FIRST_DESCRIPTOR + len(devices)
     close = Call("close_range", (first_free, _ALL, 0), 0, "cannot close inherited descriptors (Linux 5.9 is needed)")
@@ -79,7 +79,7 @@ def calls(
         Call("prctl", (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0, "cannot renounce new privileges"),
         Call(
             "seccomp",
-            (_SECCOMP_SET_MODE_FILTER, 0, struct.pack("<H6xQ", instructions, FILTER)),
+            (_SECCOMP_SET_MODE_FILTER, 0, Program(program)),
             0,
             "cannot install the seccomp filter",
         ),
@@ -117,7 +117,7 @@ def _memory(occupied: Iterable[Region], memory: int) -> list[Call]:
     return [
         Call(
             "mmap",
-            (gap.start, gap.end - gap.start, _READ_WRITE, _PRIVATE_ANONYMOUS_FIXED_NOREPLACE, -1, 0),
+            (gap.start, gap.end - gap.start, _READ_WRITE, _PRIVATE_ANONYMOUS_FIXED_NOREPLACE, _NO_FILE, 0),
             gap.start,
             f"cannot reserve {memory >> 20} MB of memory",
         )

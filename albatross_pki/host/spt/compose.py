@@ -3,7 +3,7 @@
 In this order:
 
 1. everything that can be refused is refused, all at once: target and version, devices, command line, memory;
-2. what stands where is decided: boot information (read, write), stub (read, execute), its table and the filter (read),
+2. what stands where is decided: boot information (read, write), stub (read, execute), its table with the filter (read),
    the image's segments as they ask for; everything else up to the end of memory is left to the stub to reserve;
 3. the pieces are written into a new memory file, sparsely, the image's octets straight from where they are, and the
    file is sealed: nobody, its writer included, can change what will be executed.
@@ -16,15 +16,15 @@ import fcntl
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from albatross_pki.errors import Refused
 from albatross_pki.host.spt.architecture import ARCHITECTURES, Architecture
 from albatross_pki.host.spt.attached import AttachedDevice, Confinement, attachment_violations
 from albatross_pki.host.spt.bootinfo import BOOT, MAX_COMMAND_LINE, boot_information
 from albatross_pki.host.spt.calls import Region, calls
-from albatross_pki.host.spt.filter import assemble, rules
-from albatross_pki.host.spt.stub import CODE, FILTER, MACHINE_CODE, TABLE, assemble_table
+from albatross_pki.host.spt.filter import program
+from albatross_pki.host.spt.stub import CODE, MACHINE_CODE, TABLE, TABLE_ROOM, assemble_table
 from albatross_pki.image.elf import PT_LOAD, BadImage, Octets
 from albatross_pki.image.loading import EXECUTE, PAGE, READ, WRITE, Layout, lay_out
 from albatross_pki.image.solo5 import Solo5Image, Target
@@ -40,8 +40,7 @@ _MFD_EXEC = 0x10  # Linux 6.3; before that every memory file can be executed
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Memory ``[start, end)`` with protection ``flags``, whose octets stand from ``offset`` of the new file on."""
 
     start: int
@@ -70,12 +69,12 @@ def compose(
     """
     architecture, layout = _check(image, memory_mb, command_line, devices)
     boot = boot_information(layout, image.manifest, devices, command_line)
-    program = assemble(architecture, rules(architecture, devices))
-    pieces = _pieces(layout, len(boot), FILTER + len(program))
+    filter_program = program(architecture, devices)
+    pieces = _pieces(layout, len(boot), TABLE_ROOM + len(filter_program))
     occupied = [Region(piece.start, piece.end) for piece in pieces]
-    made = calls(architecture, image.manifest, devices, confinement, occupied, layout.memory, len(program) // 8)
+    made = calls(architecture, image.manifest, devices, confinement, occupied, layout.memory, filter_program)
     table = assemble_table(architecture, made, layout.memory - architecture.stack_gap, BOOT, layout.entry)
-    ours = {BOOT: boot, CODE: MACHINE_CODE[architecture.machine], TABLE: table, FILTER: program}
+    ours = {BOOT: boot, CODE: MACHINE_CODE[architecture.machine], TABLE: table}
     descriptor = _memory_file()
     try:
         _write(descriptor, 0, _headers(architecture, pieces))
@@ -121,12 +120,12 @@ def _check(
     return ARCHITECTURES[image.machine], layout
 
 
-def _pieces(layout: Layout, boot_size: int, filter_end: int) -> list[Piece]:
+def _pieces(layout: Layout, boot_size: int, table_size: int) -> list[Piece]:
     """What ``execve`` maps, ascending, one page of headers in front of it in the file."""
     wanted = [
         (BOOT, BOOT + _whole_pages(boot_size), READ | WRITE),
         (CODE, CODE + PAGE, READ | EXECUTE),
-        (TABLE, _whole_pages(filter_end), READ),
+        (TABLE, TABLE + _whole_pages(table_size), READ),
         *((segment.start, segment.end, segment.flags) for segment in layout.segments),
     ]
     pieces: list[Piece] = []

@@ -13,8 +13,10 @@ BPF) has 32 bits. The number is compared exactly, which also excludes the x32 nu
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from itertools import starmap
+from typing import NamedTuple
 
 from albatross_pki.host.spt.architecture import Architecture
 from albatross_pki.host.spt.attached import FIRST_DESCRIPTOR, AttachedBlock, AttachedDevice
@@ -29,6 +31,7 @@ _CLOCK_REALTIME, _CLOCK_MONOTONIC = 0, 1
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
 _LOAD, _JUMP, _IF_EQUAL, _IF_GREATER, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x06
 _INSTRUCTION = struct.Struct("<HBBI")
+_Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 
 
 class Comparison(Enum):
@@ -36,8 +39,7 @@ class Comparison(Enum):
     AT_MOST = "<="
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """What one argument (0 to 5) of a call must be; ``value`` is an unsigned 64-bit number."""
 
     argument: int
@@ -45,17 +47,19 @@ class Condition:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A call that is allowed if all conditions hold; several rules for one call are alternatives."""
 
     call: str
     conditions: tuple[Condition, ...] = ()
 
 
-def rules(architecture: Architecture, devices: Sequence[AttachedDevice]) -> list[Rule]:
-    """The list above for a unikernel whose devices have the descriptors from ``FIRST_DESCRIPTOR`` on, in order."""
-    epoll = FIRST_DESCRIPTOR + len(devices)
+def rules(architecture: Architecture, shapes: Sequence[tuple[int, int] | None]) -> list[Rule]:
+    """The list above for a unikernel whose devices have the descriptors from ``FIRST_DESCRIPTOR`` on, in order.
+
+    A disk's shape is its capacity and its sector size in octets, a tap's is ``None``.
+    """
+    epoll = FIRST_DESCRIPTOR + len(shapes)
     timer = epoll + 1
     allowed = [
         Rule("write", (_equal(0, CONSOLE),)),
@@ -67,21 +71,30 @@ def rules(architecture: Architecture, devices: Sequence[AttachedDevice]) -> list
     ]
     if "arch_prctl" in architecture.calls:
         allowed.append(Rule("arch_prctl", (_equal(0, _ARCH_SET_FS),)))
-    for descriptor, device in enumerate(devices, FIRST_DESCRIPTOR):
-        if isinstance(device, AttachedBlock):
-            sector = (
-                _equal(0, descriptor),
-                _equal(2, device.sector_size),
-                Condition(3, Comparison.AT_MOST, device.capacity - device.sector_size),
-            )
-            allowed += [Rule("pread64", sector), Rule("pwrite64", sector)]
+    for descriptor, shape in enumerate(shapes, FIRST_DESCRIPTOR):
+        own = _equal(0, descriptor)
+        if shape is None:
+            allowed += [Rule("read", (own,)), Rule("write", (own,))]
         else:
-            allowed += [Rule("read", (_equal(0, descriptor),)), Rule("write", (_equal(0, descriptor),))]
+            capacity, sector_size = shape
+            sector = (own, _equal(2, sector_size), Condition(3, Comparison.AT_MOST, capacity - sector_size))
+            allowed += [Rule("pread64", sector), Rule("pwrite64", sector)]
     return allowed
 
 
 def _equal(argument: int, value: int) -> Condition:
     return Condition(argument, Comparison.EQUAL, value)
+
+
+def program(architecture: Architecture, devices: Sequence[AttachedDevice]) -> bytes:
+    """The assembled filter for ``devices``; the last few are kept, because most unikernels have the same one."""
+    shapes = tuple((each.capacity, each.sector_size) if isinstance(each, AttachedBlock) else None for each in devices)
+    return _program(architecture, shapes)
+
+
+@lru_cache(maxsize=64)
+def _program(architecture: Architecture, shapes: tuple[tuple[int, int] | None, ...]) -> bytes:
+    return assemble(architecture, rules(architecture, shapes))
 
 
 def assemble(architecture: Architecture, allowed: Iterable[Rule]) -> bytes:
@@ -93,50 +106,45 @@ def assemble(architecture: Architecture, allowed: Iterable[Rule]) -> bytes:
     for rule in allowed:
         by_call.setdefault(rule.call, []).append(rule)
     program = [
-        _instruction(_LOAD, _ARCH),
-        _instruction(_IF_EQUAL, architecture.audit, yes=1),
-        _instruction(_RETURN, _KILL_PROCESS),
-        _instruction(_LOAD, _NUMBER),
+        (_LOAD, 0, 0, _ARCH),
+        (_IF_EQUAL, 1, 0, architecture.audit),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD, 0, 0, _NUMBER),
     ]
     for call, alternatives in by_call.items():
         body = [instruction for rule in alternatives for instruction in _alternative(rule)]
-        body.append(_instruction(_RETURN, _KILL_PROCESS))
+        body.append((_RETURN, 0, 0, _KILL_PROCESS))
         # a conditional jump reaches 255 instructions, the plain one any number
-        program += [_instruction(_IF_EQUAL, architecture.calls[call], yes=1), _instruction(_JUMP, len(body)), *body]
-    program.append(_instruction(_RETURN, _KILL_PROCESS))
+        program += [(_IF_EQUAL, 1, 0, architecture.calls[call]), (_JUMP, 0, 0, len(body)), *body]
+    program.append((_RETURN, 0, 0, _KILL_PROCESS))
     if len(program) > MAX_INSTRUCTIONS:
         raise RuntimeError(f"a filter of {len(program)} instructions")
-    return b"".join(program)
+    return b"".join(starmap(_INSTRUCTION.pack, program))
 
 
-def _instruction(code: int, operand: int, *, yes: int = 0, no: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, yes, no, operand)
-
-
-def _alternative(rule: Rule) -> list[bytes]:
+def _alternative(rule: Rule) -> list[_Instruction]:
     """Instructions that return "allow" if all conditions hold and fall out at the end otherwise."""
-    tail = [_instruction(_RETURN, _ALLOW)]
+    tail: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]
     for condition in reversed(rule.conditions):
-        tail = _condition(condition, len(tail)) + tail
+        tail = [*_condition(condition, len(tail)), *tail]
     return tail
 
 
-def _condition(condition: Condition, beyond: int) -> list[bytes]:
+def _condition(condition: Condition, beyond: int) -> tuple[_Instruction, ...]:
     """Instructions that skip ``beyond`` instructions behind them unless ``condition`` holds."""
     low, high = condition.value & 0xFFFFFFFF, condition.value >> 32
-    load_low = _instruction(_LOAD, _ARGUMENTS + 8 * condition.argument)
-    load_high = _instruction(_LOAD, _ARGUMENTS + 8 * condition.argument + 4)
+    place = _ARGUMENTS + 8 * condition.argument
     if condition.comparison is Comparison.EQUAL:
-        return [
-            load_low,
-            _instruction(_IF_EQUAL, low, no=beyond + 2),
-            load_high,
-            _instruction(_IF_EQUAL, high, no=beyond),
-        ]
-    return [
-        load_high,
-        _instruction(_IF_GREATER, high, yes=beyond + 3),
-        _instruction(_IF_EQUAL, high, no=2),  # a lower high half decides: the low half does not matter
-        load_low,
-        _instruction(_IF_GREATER, low, yes=beyond),
-    ]
+        return (
+            (_LOAD, 0, 0, place),
+            (_IF_EQUAL, 0, beyond + 2, low),
+            (_LOAD, 0, 0, place + 4),
+            (_IF_EQUAL, 0, beyond, high),
+        )
+    return (
+        (_LOAD, 0, 0, place + 4),
+        (_IF_GREATER, beyond + 3, 0, high),
+        (_IF_EQUAL, 0, 2, high),  # a lower high half decides: the low half does not matter
+        (_LOAD, 0, 0, place),
+        (_IF_GREATER, beyond, 0, low),
+    )

@@ -7,14 +7,14 @@ the same for every unikernel; everything that varies stands in the table of call
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from albatross_pki.host.spt.architecture import Architecture
 from albatross_pki.image.elf import EM_AARCH64, EM_X86_64
 
 CODE = 0x20000  # one page, read and execute
-TABLE = 0x21000  # read only: the rows, then what they point to
-TABLE_END = 0x30000
-FILTER = 0x30000  # read only: the seccomp program, at most 4,096 instructions of 8 octets
+TABLE = 0x21000  # read only: the rows, then what they point to, the seccomp program included
+TABLE_ROOM = 0x8000  # for everything in it but the instructions of that program
 FAILED = 125  # the exit status when a call did not give what it should; the reason stands on the console
 
 MACHINE_CODE: Mapping[int, bytes] = {
@@ -30,20 +30,30 @@ MACHINE_CODE: Mapping[int, bytes] = {
     ),
 }
 
-_ROW = struct.Struct("<11Q")
-_WORD = (1 << 64) - 1
+_ROW_OCTETS = 88
+_INSTRUCTION_OCTETS = 8
+_FILTER_PROGRAM = struct.Struct("<H6xQ")
+_NO_ARGUMENTS = (0,) * 6
+_ANY_RESULT = (0, 0)
+_LAST = (1 << 64) - 1  # a negative number of a call
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One system call; an argument that is ``bytes`` stands for the address of these octets.
+class Program:
+    """A seccomp filter as an argument: the address of a ``struct sock_fprog`` that describes these instructions."""
+
+    instructions: bytes
+
+
+class Call(NamedTuple):
+    """One system call; numbers are unsigned 64-bit words, ``bytes`` stand for the address of these octets.
 
     If ``expected`` is not ``None`` and the result is anything else, the process says ``failure`` on its console and
     ends with status 125.
     """
 
     name: str
-    arguments: tuple[int | bytes, ...]
+    arguments: tuple[int | bytes | Program, ...]
     expected: int | None = None
     failure: str = ""
 
@@ -53,39 +63,40 @@ def assemble_table(architecture: Architecture, calls: Sequence[Call], stack: int
 
     Raises ``RuntimeError`` if they do not fit, which the largest manifest and the longest list of segments do.
     """
-    pool = _Pool(TABLE + _ROW.size * (len(calls) + 1))
-    rows = [_row(architecture, call, pool) for call in calls]
-    rows.append(_ROW.pack(_WORD, stack, boot, entry, *[0] * 7))
-    table = b"".join(rows) + bytes(pool.octets)
-    if len(table) > TABLE_END - TABLE:
+    pool = _Pool(TABLE + _ROW_OCTETS * (len(calls) + 1))
+    words: list[int] = []
+    for name, arguments, expected, failure in calls:
+        message = b"tender: %b\n" % failure.encode() if failure else b""
+        words.append(architecture.calls[name])
+        words += [each if isinstance(each, int) else pool.address(each) for each in arguments]
+        words += _NO_ARGUMENTS[len(arguments) :]
+        words += _ANY_RESULT if expected is None else (1, expected)
+        words += (pool.address(message), len(message))
+    words += (_LAST, stack, boot, entry, *_NO_ARGUMENTS, 0)
+    table = struct.pack(f"<{len(words)}Q", *words) + b"".join(pool.octets)
+    programs = (each.instructions for call in calls for each in call.arguments if isinstance(each, Program))
+    if len(table) > TABLE_ROOM + sum(map(len, programs)):
         raise RuntimeError(f"a table of {len(table)} octets")
     return table
 
 
-def _row(architecture: Architecture, call: Call, pool: "_Pool") -> bytes:
-    words = [pool.address(word) if isinstance(word, bytes) else word & _WORD for word in call.arguments]
-    message = f"tender: {call.failure}\n".encode() if call.failure else b""
-    return _ROW.pack(
-        architecture.calls[call.name],
-        *words,
-        *[0] * (6 - len(words)),
-        call.expected is not None,
-        (call.expected or 0) & _WORD,
-        pool.address(message),
-        len(message),
-    )
-
-
 class _Pool:
-    """Octets behind the rows, each at a multiple of eight."""
+    """Octets behind the rows, each at a multiple of eight, equal ones once."""
 
     def __init__(self, base: int) -> None:
-        self.base = base
-        self.octets = bytearray()
+        self.octets: list[bytes] = []
+        self._end = base
         self._known: dict[bytes, int] = {}
 
-    def address(self, octets: bytes) -> int:
-        if octets not in self._known:
-            self._known[octets] = self.base + len(self.octets)
-            self.octets += octets + bytes(-len(octets) % 8)
-        return self._known[octets]
+    def address(self, argument: bytes | Program) -> int:
+        """Where the octets for an argument stand from now on."""
+        if isinstance(argument, Program):
+            start = self.address(argument.instructions)
+            argument = _FILTER_PROGRAM.pack(len(argument.instructions) // _INSTRUCTION_OCTETS, start)
+        place = self._known.get(argument)
+        if place is None:
+            place = self._known[argument] = self._end
+            padded = argument + bytes(-len(argument) % 8)
+            self.octets.append(padded)
+            self._end += len(padded)
+        return place

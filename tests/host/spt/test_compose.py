@@ -1,5 +1,6 @@
 """What is put into the memory file, what is refused before, and that nobody can change it afterwards."""
 
+import errno
 import fcntl
 import io
 import mmap
@@ -12,10 +13,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from albatross_pki.errors import OutOfRange, Refused
+from albatross_pki.host.spt.architecture import X86_64
 from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.host.spt.bootinfo import BOOT
 from albatross_pki.host.spt.compose import compose
-from albatross_pki.host.spt.stub import CODE, FILTER, MACHINE_CODE, TABLE
+from albatross_pki.host.spt.filter import program
+from albatross_pki.host.spt.stub import CODE, MACHINE_CODE, TABLE
 from albatross_pki.image.solo5 import parse_image
 from tests.solo5_builder import READ, START, WRITE, Segment, build_image
 
@@ -58,7 +61,7 @@ def test_the_executable_has_our_pieces_and_the_images_segments(composed):
     assert [(address, flags, len(octets)) for address, (flags, octets) in pieces.items()] == [
         (BOOT, 6, 0x1000),
         (CODE, 5, 0x1000),
-        (TABLE, 4, 0x10000),
+        (TABLE, 4, 0x9000),
         (START, 5, 0x2000),
         (START + 0x3000, 6, 0x1000),
     ]
@@ -136,6 +139,22 @@ def test_p18_changing_the_image_afterwards_changes_nothing(composed):
         assert content(descriptor) == before
     finally:
         os.close(descriptor)
+
+
+def test_kernels_that_do_not_know_executable_memory_files_are_asked_for_an_ordinary_one(composed, monkeypatch):
+    """Linux before 6.3 refuses the flag MFD_EXEC, and lets every memory file be executed."""
+    real = os.memfd_create
+    asked = []
+
+    def older(name: str, flags: int) -> int:
+        asked.append(flags)
+        if flags & 0x10:
+            raise OSError(errno.EINVAL, "unknown flag")
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", older)
+    assert loaded(composed(build_image()))
+    assert asked == [os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | 0x10, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING]
 
 
 def test_the_descriptor_is_closed_on_exec(composed):
@@ -237,6 +256,8 @@ def test_an_empty_disk_is_refused():
         {"uid": 5, "gid": 0},
         {"cpuids": frozenset({8192})},
         {"out_of_memory_score": 1001},
+        {"cgroup": ""},
+        {"cgroup": "/" * 4001},
     ],
 )
 def test_impossible_confinements_are_refused(impossible):
@@ -250,6 +271,9 @@ def test_a_group_without_a_user_is_a_mistake_of_ours():
 
 
 def test_the_filter_stands_where_the_table_says(composed):
-    pieces = loaded(composed(build_image()))
-    filter_octets = pieces[TABLE][1][FILTER - TABLE :]
-    assert filter_octets[:8] == struct.pack("<HBBI", 0x20, 0, 0, 4)
+    table = loaded(composed(build_image()))[TABLE][1]
+    rows = list(struct.iter_unpack("<11Q", table[: 88 * 64]))
+    seccomp = next(row for row in rows if row[0] == 317)
+    assert seccomp[1:3] == (1, 0)
+    count, address = struct.unpack_from("<H6xQ", table, seccomp[3] - TABLE)
+    assert table[address - TABLE : address - TABLE + 8 * count] == program(X86_64, ())

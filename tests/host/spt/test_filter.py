@@ -6,22 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albatross_pki.host.spt.architecture import AARCH64, X86_64, Architecture
+from albatross_pki.host.spt.architecture import AARCH64, X86_64
 from albatross_pki.host.spt.attached import AttachedBlock, AttachedNet
-from albatross_pki.host.spt.filter import MAX_INSTRUCTIONS, Comparison, assemble, rules
+from albatross_pki.host.spt.filter import MAX_INSTRUCTIONS, Comparison, assemble, program, rules
 
 ALLOW, KILL_PROCESS = 0x7FFF0000, 0x80000000
 NET = AttachedNet("service", 90, bytes(6), 1500)
 DISK = AttachedBlock("storage", 91, 5 * 2**32 + 0x2000, 512)
 LAST_SECTOR = 5 * 2**32 + 0x2000 - 512
+SHAPES = (None, (DISK.capacity, DISK.sector_size))
 DEVICES = (NET, DISK)  # descriptors 3 and 4, so the epoll set is 5 and the timer 6
 
 
-def verdict(program: bytes, number: int, arguments: tuple[int, ...] = (), audit: int = X86_64.audit) -> int:
+def verdict(octets: bytes, number: int, arguments: tuple[int, ...] = (), audit: int = X86_64.audit) -> int:
     """What Linux does with one call (seccomp(2); ``struct seccomp_data``)."""
     padded = (*arguments, *[0] * 6)[:6]
     data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, audit, 0x100000, *padded)
-    instructions = list(struct.iter_unpack("<HBBI", program))
+    instructions = list(struct.iter_unpack("<HBBI", octets))
     accumulator = counter = steps = 0
     while True:
         code, yes, no, operand = instructions[counter]
@@ -43,11 +44,7 @@ def verdict(program: bytes, number: int, arguments: tuple[int, ...] = (), audit:
             raise AssertionError(f"instruction {code:#x}")
 
 
-def filter_of(architecture: Architecture, devices=DEVICES) -> bytes:
-    return assemble(architecture, rules(architecture, devices))
-
-
-FILTERS = {architecture: filter_of(architecture) for architecture in (X86_64, AARCH64)}
+FILTERS = {architecture: program(architecture, DEVICES) for architecture in (X86_64, AARCH64)}
 HIGH = 1 << 32  # a number whose low half is zero
 
 ALLOWED = [
@@ -133,16 +130,16 @@ def test_another_architectures_calls_are_not_allowed():
 @pytest.mark.parametrize("architecture", FILTERS, ids=lambda each: each.name)
 def test_the_largest_manifest_fits(architecture):
     devices = [AttachedBlock(f"d{index}", index, 2**40, 4096) for index in range(63)]
-    program = filter_of(architecture, devices)
-    assert len(program) // 8 <= MAX_INSTRUCTIONS // 2
+    octets = program(architecture, devices)
+    assert len(octets) // 8 <= MAX_INSTRUCTIONS // 2
     for descriptor in (3, 65):
-        assert verdict(program, architecture.calls["pread64"], (descriptor, 0, 4096, 0), architecture.audit) == ALLOW
-    assert verdict(program, architecture.calls["pread64"], (66, 0, 4096, 0), architecture.audit) == KILL_PROCESS
+        assert verdict(octets, architecture.calls["pread64"], (descriptor, 0, 4096, 0), architecture.audit) == ALLOW
+    assert verdict(octets, architecture.calls["pread64"], (66, 0, 4096, 0), architecture.audit) == KILL_PROCESS
 
 
 def test_a_filter_that_is_too_long_is_a_mistake_of_ours():
     with pytest.raises(RuntimeError, match="a filter of"):
-        assemble(X86_64, rules(X86_64, DEVICES) * 200)
+        assemble(X86_64, rules(X86_64, SHAPES) * 200)
 
 
 words = st.sampled_from((0, 1, 2, 3, 4, 5, 6, 512, 0x1002, LAST_SECTOR, LAST_SECTOR + 1, 6 * HIGH, HIGH + 3, 2**64 - 1))
@@ -159,6 +156,6 @@ def test_the_program_does_what_the_rules_say(number, arguments):
             else arguments[condition.argument] <= condition.value
             for condition in rule.conditions
         )
-        for rule in rules(X86_64, DEVICES)
+        for rule in rules(X86_64, SHAPES)
     )
     assert verdict(FILTERS[X86_64], number, arguments) == (ALLOW if expected else KILL_PROCESS)

@@ -12,7 +12,7 @@ import pytest
 
 from albatross_pki.host.spt.attached import AttachedBlock, Confinement
 from albatross_pki.host.spt.bootinfo import BOOT, MAX_COMMAND_LINE
-from albatross_pki.host.spt.stub import CODE, FILTER, TABLE
+from albatross_pki.host.spt.stub import CODE, TABLE, TABLE_ROOM
 from tests.solo5_builder import (
     EXIT_WITH_NEGATED_RESULT,
     EXIT_WITH_RESULT,
@@ -31,6 +31,7 @@ from tests.solo5_builder import (
 
 MEMORY = 2 << 20
 DATA = 0x102000
+TABLE_END = TABLE + TABLE_ROOM - 1
 
 
 @pytest.mark.parametrize("status", [0, 1, 77, 125, 255])
@@ -94,8 +95,22 @@ def test_segments_have_their_contents_and_zeros_behind(start):
 
 READABLE = {"boot": BOOT, "low": 0x10000, "gap": 0x50000, "heap": MEMORY // 2 + 0x80000, "top": MEMORY - 1}
 UNMAPPED = {"zero": 0, "below": 0xFFFF, "above": MEMORY, "old stack": 0x7FFFFFFFE000, "far": 1 << 40}
-CONSTANT = {"zero page": 0, "own code": START, "stub": CODE, "table": TABLE, "filter": FILTER, "above": MEMORY}
-NO_CODE = {"boot": BOOT, "heap": MEMORY - 0x4000, "data": DATA, "table": TABLE, "filter": FILTER, "low": 0x10000}
+CONSTANT = {
+    "zero page": 0,
+    "own code": START,
+    "stub": CODE,
+    "table": TABLE,
+    "table end": TABLE_END,
+    "above": MEMORY,
+}
+NO_CODE = {
+    "boot": BOOT,
+    "heap": MEMORY - 0x4000,
+    "data": DATA,
+    "table": TABLE,
+    "table end": TABLE_END,
+    "low": 0x10000,
+}
 
 
 @pytest.mark.usefixtures("machine_code")

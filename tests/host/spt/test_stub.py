@@ -28,7 +28,11 @@ def test_the_committed_octets_are_those_of_the_source(architecture, tmp_path):
 
 
 def test_a_row_has_number_arguments_expectation_and_words_for_a_failure():
-    calls = [Call("close_range", (3, 0xFFFFFFFF, 0), 0, "no"), Call("prctl", (15, b"name\0")), Call("munmap", (-1, 2))]
+    calls = [
+        Call("close_range", (3, 0xFFFFFFFF, 0), 0, "no"),
+        Call("prctl", (15, b"name\0")),
+        Call("munmap", (2**64 - 1, 2)),
+    ]
     table = assemble_table(X86_64, calls, 0x1FFFF8, 0x11000, 0x100000)
     rows = [struct.unpack_from("<11Q", table, 88 * index) for index in range(4)]
 
