@@ -95,6 +95,10 @@ class ImageStore:
     def close(self) -> None:
         os.close(self._descriptor)
 
+    def adopt(self, recorded: Iterable[bytes]) -> None:
+        """The state refers to these; nothing is removed."""
+        self._recorded = set(recorded)
+
     def settle(self, recorded: Iterable[bytes]) -> list[bytes]:
         """At start: remember what the state refers to, remove everything else, return what is missing."""
         self._recorded = set(recorded)
@@ -156,9 +160,7 @@ class ImageStore:
     def open(self, digest: bytes) -> int:
         """A descriptor to read an image from; raises ``StoreError``."""
         try:
-            return os.open(
-                digest.hex(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._descriptor
-            )
+            return os.open(digest.hex(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._descriptor)
         except OSError as error:
             raise StoreError(
                 f"the image {digest.hex()} cannot be read: {_reason(error)}", hint="deploy the unikernel again"
@@ -253,9 +255,7 @@ class ImageStore:
             os.unlink(name, dir_fd=self._descriptor)
 
 
-def measure(
-    source: Source, bound: int, write: Callable[[bytes | memoryview], None] = lambda piece: None
-) -> StoredImage:
+def measure(source: Source, bound: int, write: Callable[[bytes | memoryview], None] | None = None) -> StoredImage:
     """Hash the uncompressed octets of ``source``, giving each piece to ``write``.
 
     Raises ``ImageRefused`` as soon as there are more than ``bound`` octets, or if the zlib stream is no such thing.
@@ -267,7 +267,8 @@ def measure(
         if size > bound:
             raise ImageRefused(f"the image is longer than the {bound} octets that are allowed")
         digest.update(piece)
-        write(piece)
+        if write is not None:
+            write(piece)
     return StoredImage(digest.digest(), size)
 
 

@@ -12,6 +12,7 @@ MAX_CONNECTIONS = 128  # at once per socket; further ones wait in the kernel's b
 IDLE_TIMEOUT = 60.0  # a connection that says nothing makes room for others
 STREAM_IDLE_TIMEOUT = 30.0  # between two chunks of an upload; a stalled one holds its device busy
 MAX_CHUNK = 16 * MEBIBYTE  # a frame of a block stream; clients write 4 to 64 KiB
+MAX_DUMP_AT_ONCE = 64 * MEBIBYTE  # the old dump answers with one frame, made in memory
 
 # images
 MAX_IMAGE = 1024 * MEBIBYTE  # uncompressed; also bounded by the binding's size and by the memory asked for

@@ -131,7 +131,8 @@ class State:
             _remember(execute, remember)
             return self._prune(
                 execute,
-                "name = ? AND number NOT IN (SELECT number FROM deployments WHERE name = ? ORDER BY number DESC LIMIT ?)",
+                "name = ? AND number NOT IN"
+                " (SELECT number FROM deployments WHERE name = ? ORDER BY number DESC LIMIT ?)",
                 (name, name, keep + 1),
             )
 
@@ -332,7 +333,8 @@ def _check(path: str, database: sqlite3.Connection) -> None:
     database.execute("PRAGMA foreign_keys = ON")
     if empty:
         database.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
 
 

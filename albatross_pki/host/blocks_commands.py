@@ -1,0 +1,137 @@
+"""The block commands of AV5, in all their encodings: policies and names here, files in ``blocks``.
+
+A device that is uploaded to, dumped or removed is busy for everybody else. An upload takes effect as a whole when its
+end mark has come, or not at all; a dump that fails says so after what it sent, and does not send the end.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from albatross_pki import commands as av5
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host.conversation import Conversation
+from albatross_pki.host.limits import MAX_DUMP_AT_ONCE, MEBIBYTE
+from albatross_pki.host.rights import Rights
+from albatross_pki.host.supervisor import Supervisor
+from albatross_pki.names import Name
+from albatross_pki.replies import BlockChunk, BlockDevices, BlockImage, BlockImageOld, Success, Text
+from albatross_pki.unikernels import BlockInfo
+from albatross_pki.wire.compression import decompress
+
+ADDED = "added block device"
+
+
+class BlockCommands:
+    """Block devices of the host of ``supervisor``."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._blocks = supervisor.host.blocks
+
+    async def execute(
+        self, name: Name, command: av5.BlockCommand, rights: Rights, conversation: Conversation
+    ) -> Success | None:
+        """Do ``command``; ``None`` if everything was answered already. Raises ``AlbatrossError``."""
+        if isinstance(command, av5.BlockInfoRequest):
+            return self._info(name)
+        if name.is_path:
+            raise Refused([f"{name} is a path, a block device needs a name"])
+        match command:
+            case av5.BlockAdd(size_mb):
+                self._add(name, size_mb, rights)
+                return Text(ADDED)
+            case av5.BlockAddOld():
+                return await self._add_with_content(name, command, rights)
+            case av5.BlockRemove():
+                return self._remove(name)
+            case av5.BlockSet(compressed):
+                await self._set(name, compressed, conversation)
+                return Text("set block device")
+            case av5.BlockSetOld(compressed, content):
+                self._set_at_once(name, compressed, content)
+                return Text("set block device")
+            case av5.BlockDump(level):
+                await self._dump(name, level, conversation)
+                return None
+            case av5.BlockDumpOld(level):
+                return await asyncio.to_thread(self._dump_at_once, name, level)
+
+    def _info(self, name: Name) -> Success:
+        devices = self._blocks.devices
+        if not name.is_path:
+            found = [name] if name in devices else []
+            return BlockDevices(tuple(self._described(each, each) for each in found))
+        below = sorted((each for each in devices if name.path.contains(each.path)), reverse=True)
+        return BlockDevices(tuple(self._described(each, each.relative_to(name.path)) for each in below))
+
+    def _described(self, device: Name, shown: Name) -> BlockInfo:
+        return BlockInfo(shown, self._blocks.devices[device], self._blocks.in_use(device))
+
+    def _add(self, name: Name, size_mb: int, rights: Rights) -> None:
+        if name in self._blocks.devices:
+            raise Refused(["block device with same name already exists"])
+        supervisor = self._supervisor
+        effective = supervisor.book.effective_at(datetime.now(UTC), rights.policies)
+        if violations := supervisor.tree.admit_block(name, size_mb, effective):
+            raise Refused([violation.text for violation in violations])
+        fresh, confirm = supervisor.book.remembering(rights.policies, datetime.now(UTC))
+        self._blocks.add(name, size_mb)
+        supervisor.tree.add_block(name, size_mb)
+        if fresh:
+            supervisor.state.remember(fresh)
+        confirm()
+
+    async def _add_with_content(self, name: Name, command: av5.BlockAddOld, rights: Rights) -> Success:
+        self._add(name, command.size_mb, rights)
+        if command.content is not None:
+            try:
+                self._set_at_once(name, command.compressed, command.content)
+            except AlbatrossError:
+                self._remove(name)
+                raise
+        return Text(ADDED)
+
+    def _remove(self, name: Name) -> Success:
+        self._blocks.remove(name)
+        self._supervisor.tree.remove_block(name)
+        return Text("removed block")
+
+    async def _set(self, name: Name, compressed: bool, conversation: Conversation) -> None:
+        with self._blocks.replace(name, compressed) as replacement:
+            while chunk := await conversation.chunk():
+                await asyncio.to_thread(replacement.write, chunk)
+            await asyncio.to_thread(replacement.commit)
+
+    def _set_at_once(self, name: Name, compressed: bool, content: bytes) -> None:
+        size = self._blocks.devices.get(name, 0) * MEBIBYTE
+        if (len(decompress(content, size)) if compressed else len(content)) > size:
+            raise Refused(["data exceeds block size"])
+        with self._blocks.replace(name, compressed) as replacement:
+            replacement.write(content)
+            replacement.commit()
+
+    async def _dump(self, name: Name, level: int, conversation: Conversation) -> None:
+        pieces = self._blocks.dump(name, level)
+        first = await asyncio.to_thread(_next, pieces)  # refusals come before the answer that announces a stream
+        await conversation.answer(BlockImage(level != 0))
+        piece = first
+        while piece is not None:
+            await conversation.answer(BlockChunk(piece))
+            piece = await asyncio.to_thread(_next, pieces)
+        await conversation.answer(BlockChunk(None))
+
+    def _dump_at_once(self, name: Name, level: int) -> Success:
+        size = self._blocks.devices.get(name, 0) * MEBIBYTE
+        if size > MAX_DUMP_AT_ONCE:
+            raise Refused(
+                [f"block device {name} is too large for one answer (at most {MAX_DUMP_AT_ONCE // MEBIBYTE} MB)"],
+                hint="dump it as a stream, with a current client",
+            )
+        content = b"".join(self._blocks.dump(name, 0))
+        return BlockImageOld(level != 0, zlib.compress(content, level) if level else content)
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)

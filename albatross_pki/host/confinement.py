@@ -1,0 +1,70 @@
+"""Users and cgroups for the processes of unikernels, as far as this host and this daemon's user allow.
+
+As root, every unikernel's process gets a user of its own from a range that nothing else on the host uses, so that no
+unikernel can signal, trace or read another. What cannot be in force is listed by ``gaps``, for people.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.records import Deployment
+
+# between the ranges that systemd's documentation of users and groups gives to containers and the end of 31 bits
+FIRST_UID = 0x70000000
+UID_COUNT = 0x10000
+
+
+class NoUserLeft(AlbatrossError):
+    """Every user of the range has a unikernel."""
+
+
+class Users:
+    """Users ``first`` … ``first + count - 1``, one for each process; none at all without root."""
+
+    def __init__(self, first: int = FIRST_UID, count: int = UID_COUNT, *, root: bool | None = None) -> None:
+        self.first, self.count = first, count
+        self.in_force = os.geteuid() == 0 if root is None else root
+        self._taken: set[int] = set()
+        self._next = 0
+
+    def take(self) -> int | None:
+        """A user that no other unikernel has; ``None`` where there are no users to give. Raises ``NoUserLeft``."""
+        if not self.in_force:
+            return None
+        if len(self._taken) >= self.count:
+            raise NoUserLeft(f"all {self.count} users of the range from {self.first} are in use")
+        while self.first + self._next in self._taken:
+            self._next = (self._next + 1) % self.count
+        uid = self.first + self._next
+        self._next = (self._next + 1) % self.count  # the most recently used one is used again last
+        self._taken.add(uid)
+        return uid
+
+    def adopt(self, uid: int) -> None:
+        """A process that outlived its daemon has this user."""
+        if self.first <= uid < self.first + self.count:
+            self._taken.add(uid)
+
+    def give_back(self, uid: int | None) -> None:
+        self._taken.discard(-1 if uid is None else uid)
+
+
+class Cgroups:
+    """cgroups for unikernels; this one makes none."""
+
+    in_force = False
+
+    def make(self, deployment: Deployment, token: str, held: contextlib.ExitStack) -> str | None:
+        """The directory of a new cgroup for a process, removed when ``held`` is closed; ``None`` without cgroups."""
+        del deployment, token, held
+        return None
+
+
+def gaps(users: Users, cgroups: Cgroups, say: Callable[[str], None]) -> None:
+    """Say what of the confinement is not in force."""
+    if not users.in_force:
+        say("not root: unikernels run as this daemon's own user, and cannot be kept from each other by the system")
+    if not cgroups.in_force:
+        say("no cgroups: the memory of a unikernel's process is bounded by its own size only")

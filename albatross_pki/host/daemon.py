@@ -1,0 +1,161 @@
+"""albatrossd as a whole: put together, run until a signal, taken apart.
+
+Start: state and directories are opened, sockets made, what the predecessor left is taken over; then connections are
+accepted while what is wanted is started. End by SIGTERM or SIGINT: no further connections, every unikernel ended (or
+left running), the state as it was.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from albatross_pki.errors import AlbatrossError, ExitCode
+from albatross_pki.host import confinement, machine
+from albatross_pki.host.adoption import start_wanted, take_over
+from albatross_pki.host.attachment import ConsoleAttachment
+from albatross_pki.host.limits import HISTORY_DEPTH, IDLE_TIMEOUT, MAX_CONNECTIONS, MAX_EXTENDED_FRAME, MAX_FRAME
+from albatross_pki.host.policy_book import PolicyBook
+from albatross_pki.host.server import Server
+from albatross_pki.host.state import State
+from albatross_pki.host.statistics_link import StatisticsLink
+from albatross_pki.host.supervisor import Patience, Supervisor
+from albatross_pki.host.surroundings import Surroundings
+from albatross_pki.transport.channel import serve_unix
+from albatross_pki.transport.sockets import activated_sockets, listen
+
+log = logging.getLogger(__name__)
+
+LOCAL_SOCKET = "vmmd.sock"
+EXTENDED_SOCKET = "extended.sock"
+
+
+class DirectoryMissing(AlbatrossError):
+    """A directory of the host is not there or cannot be used."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    tmpdir: str
+    dbdir: str
+    activated: bool = False
+    drop_path: bool = True
+    keep_running: bool = False
+    authorisers: frozenset[int] = frozenset()
+    isolated_bridges: frozenset[str] = frozenset()
+    patience: Patience = field(default_factory=Patience)
+    history: int = HISTORY_DEPTH
+
+
+def run(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT; raises ``AlbatrossError`` if the daemon cannot start."""
+    _make_directories(options)
+    _raise_descriptor_limit()
+    with contextlib.closing(State(options.dbdir)) as state, _sockets(options) as (local, extended):
+        asyncio.run(_serve(options, state, local, extended))
+
+
+def _raise_descriptor_limit() -> None:
+    """Three descriptors for each unikernel: as many as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _make_directories(options: Options) -> None:
+    """Only what belongs to albatrossd alone is made; TMPDIR and its parts are the installation's."""
+    try:
+        os.makedirs(os.path.join(options.dbdir, "block"), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DirectoryMissing(
+            f"{options.dbdir}: {os.strerror(error.errno or 0).lower()}", hint="give another one with --dbdir"
+        ) from error
+    for name in ("util", "fifo"):
+        path = os.path.join(options.tmpdir, name)
+        if not os.path.isdir(path):
+            raise DirectoryMissing(f"{path} is not a directory", hint=f"mkdir -p {path}")
+
+
+@contextlib.contextmanager
+def _sockets(options: Options) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The two listening sockets: those that systemd passed, the others made and removed again."""
+    passed = (
+        {os.path.basename(str(each.getsockname())): each for each in activated_sockets()} if options.activated else {}
+    )
+    made: list[str] = []
+    sockets = []
+    try:
+        for name in (LOCAL_SOCKET, EXTENDED_SOCKET):
+            path = os.path.join(options.tmpdir, "util", name)
+            if name in passed:
+                sockets.append(passed[name])
+            else:
+                sockets.append(listen(path))
+                made.append(path)
+        yield sockets[0], sockets[1]
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        for each in sockets:
+            each.close()
+
+
+async def _serve(options: Options, state: State, local: socket.socket, extended: socket.socket) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    host = Surroundings(
+        options.tmpdir, options.dbdir, drop_path=options.drop_path, isolated_bridges=options.isolated_bridges
+    )
+    confinement.gaps(host.users, host.cgroups, lambda text: log.warning("not in force: %s", text))
+    supervisor = _supervisor(options, state, host)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        tasks.append(asyncio.create_task(supervisor.console.run()))
+        await take_over(supervisor, state.load())
+        trusted = frozenset({0, os.geteuid()}) | options.authorisers
+        server = Server(supervisor, trusted)
+        for listener, handler, limit in (
+            (local, server.local, MAX_FRAME),
+            (extended, server.extended, MAX_EXTENDED_FRAME),
+        ):
+            serving = serve_unix(
+                listener, handler, max_connections=MAX_CONNECTIONS, limit=limit, idle_timeout=IDLE_TIMEOUT
+            )
+            tasks.append(asyncio.create_task(serving))
+        supervisor.background(start_wanted(supervisor))
+        log.info("listening on %s", os.path.join(options.tmpdir, "util"))
+        await _until(stopping, tasks)
+    finally:
+        await supervisor.shut_down(keep_running=options.keep_running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        host.close()
+
+
+def _supervisor(options: Options, state: State, host: Surroundings) -> Supervisor:
+    root = machine.discover(os.path.join(options.dbdir, "block"))
+    log.info("root policy: %s", root)
+    book = PolicyBook(root, reserve_mb=machine.reserve_mb(root.memory_mb))
+    console = ConsoleAttachment(os.path.join(options.tmpdir, "util", "console.sock"))
+    return Supervisor(host, state, book, console, StatisticsLink(), patience=options.patience, keep=options.history)
+
+
+async def _until(stopping: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:
+    """Until the signal, or until a part of the daemon fails that never should."""
+    signalled = asyncio.create_task(stopping.wait())
+    done, _ = await asyncio.wait([signalled, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    for each in done - {signalled}:
+        each.result()

@@ -1,0 +1,89 @@
+"""Taking over the state of Albatross' own daemon, and writing one that it can read.
+
+``import_file`` reads a state dump of any of its formats into an empty state of ours: policies (the root's is
+discovered anew), images, configurations. All of them are wanted; what does not fit into the policies starts, is
+flagged by ``status``, and blocks new ones. ``exported`` is the reverse, in the newest format.
+"""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host.images import ImageStore, Source
+from albatross_pki.host.lifecycle import Wanted
+from albatross_pki.host.limits import MAX_FRAME
+from albatross_pki.host.preparation import mapped
+from albatross_pki.host.records import Deployment, Snapshot
+from albatross_pki.host.state import State
+from albatross_pki.messages import StateDump
+from albatross_pki.names import Name
+from albatross_pki.wire.state import decode_state_dump, encode_state_dump
+
+MAX_DUMP = 16 * MAX_FRAME  # a dump holds every image of a host
+
+
+def import_file(path: str, dbdir: str) -> str:
+    """Import the dump at ``path`` into the state in ``dbdir``; a sentence for people.
+
+    Raises ``Refused`` if there is a state already, or for a dump that cannot be understood; then nothing is changed.
+    """
+    if os.path.getsize(path) > MAX_DUMP:
+        raise Refused([f"{path} is larger than {MAX_DUMP} octets"])
+    with open(path, "rb") as source:
+        dump = decode_state_dump(source.read())
+    os.makedirs(dbdir, mode=0o700, exist_ok=True)
+    state = State(dbdir)
+    try:
+        return _import(dump, state, ImageStore(os.path.join(dbdir, "images")))
+    finally:
+        state.close()
+
+
+def exported(snapshot: Snapshot, images: ImageStore) -> Iterator[tuple[Name, bytes]]:
+    """Each unikernel of a state with its image."""
+    for record in snapshot.unikernels:
+        with mapped(images, record.deployments[0].image) as octets:
+            yield record.name, bytes(octets)
+
+
+def export(dbdir: str) -> bytes:
+    """The state in ``dbdir`` as a dump in the newest format of Albatross; no daemon may be running."""
+    state = State(dbdir)
+    try:
+        snapshot = state.load()
+        images = ImageStore(os.path.join(dbdir, "images"))
+        images.adopt(snapshot.images)
+        configurations = dict(exported(snapshot, images))
+    finally:
+        state.close()
+    return encode_state_dump(
+        StateDump(
+            tuple((each.name, each.deployments[0].config(configurations[each.name])) for each in snapshot.unikernels),
+            tuple((Name.of_path(path), policy) for path, policy in snapshot.operator),
+        )
+    )
+
+
+def _import(dump: StateDump, state: State, images: ImageStore) -> str:
+    snapshot = state.load()
+    if snapshot.unikernels or snapshot.operator:
+        raise Refused(["there is a state already"], hint="give another --dbdir, or move the old state away")
+    images.adopt(snapshot.images)
+    deployments = []
+    try:
+        for number, (name, config) in enumerate(dump.unikernels, snapshot.next_number):
+            image = images.take(Source(octets=config.image, compressed=config.compressed))
+            deployments.append(
+                Deployment(number, name, config.settings, image.digest, image.size, datetime.now(UTC), config.typ)
+            )
+    except AlbatrossError:
+        for deployment in deployments:
+            images.unpin(deployment.image)
+        raise
+    for each in deployments:
+        state.deploy(each, Wanted.RUNNING, keep=0)
+    policies = [(name.path, policy) for name, policy in dump.policies if not name.path.is_root]
+    for path, policy in policies:
+        state.set_policy(path, policy)
+    return f"imported {len(deployments)} unikernels and {len(policies)} policies"

@@ -1,0 +1,50 @@
+"""What this machine has: CPUs, memory, disk, bridges; read from the kernel's files, without a process or netlink.
+
+``discover`` gives the root policy: as many unikernels as can be counted, every CPU, all memory, the whole file system
+of the block devices (its size, not what is free), and every bridge.
+"""
+
+import os
+from collections.abc import Sequence
+
+from albatross_pki.commands import UNLIMITED
+from albatross_pki.policies import Policy
+
+MEBIBYTE = 1 << 20
+RESERVE_SHARE = 20  # one twentieth of the memory …
+LARGEST_RESERVE_MB = 512  # … and at most this is kept for the host
+
+
+def discover(block_directory: str) -> Policy:
+    """The root policy of this machine; ``OSError`` if ``block_directory`` cannot be looked at."""
+    system = os.statvfs(block_directory)
+    return Policy(
+        cpuids=frozenset(online_cpus()),
+        unikernels=UNLIMITED,
+        memory_mb=memory_mb(),
+        block_mb=system.f_blocks * system.f_frsize // MEBIBYTE,
+        bridges=frozenset(bridges()),
+    )
+
+
+def memory_mb() -> int:
+    """Physical memory, rounded down."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEBIBYTE
+
+
+def reserve_mb(total_mb: int) -> int:
+    """What of ``total_mb`` is kept for the host itself."""
+    return min(total_mb // RESERVE_SHARE, LARGEST_RESERVE_MB)
+
+
+def online_cpus() -> Sequence[int]:
+    """The CPUs, numbered from 0 as Albatross' policies number them."""
+    return range(os.cpu_count() or 1)
+
+
+def bridges(directory: str = "/sys/class/net") -> Sequence[str]:
+    """The names of all bridges."""
+    try:
+        return [name for name in sorted(os.listdir(directory)) if os.path.isdir(f"{directory}/{name}/bridge")]
+    except OSError:
+        return []

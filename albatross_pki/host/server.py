@@ -1,0 +1,137 @@
+"""The two sockets of albatrossd: who may say what on them, and when a connection ends.
+
+``vmmd.sock`` speaks AV5 and nothing else: one command, one answer, then it is closed, except after a ``policy add``
+that succeeded (the next command follows) and after ``statistics initial`` (from then on we ask). The socket's mode says
+who may connect; whoever can is the operator.
+
+``extended.sock`` takes authorised requests as a whole, from root, our own user and the authoriser's users alone. With
+each comes a descriptor for the answers and, for some, one with an image; the outcome goes back on the connection
+itself.
+"""
+
+import logging
+import os
+import socket
+import stat
+
+from albatross_pki.authorised import AuthorisedRequest, Effect, Outcome
+from albatross_pki.commands import PolicyAdd, StatsInitial
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.commands import Commands, Request
+from albatross_pki.host.conversation import Conversation
+from albatross_pki.host.limits import IDLE_TIMEOUT, MAX_FRAME
+from albatross_pki.host.rights import OPERATOR, Rights
+from albatross_pki.host.statistics_link import told_of
+from albatross_pki.host.supervisor import Supervisor
+from albatross_pki.messages import Header, Message
+from albatross_pki.replies import Empty, Failure
+from albatross_pki.text import printable
+from albatross_pki.transport.channel import Channel
+from albatross_pki.transport.errors import TransportError
+from albatross_pki.transport.sockets import close_all
+from albatross_pki.wire.errors import MalformedMessage
+from albatross_pki.wire.message import decode_message, encode_message
+from albatross_pki.wire.side import decode_side, encode_side
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """What happens on the connections of one daemon. ``trusted`` are the users who may authorise requests."""
+
+    def __init__(self, supervisor: Supervisor, trusted: frozenset[int]) -> None:
+        self._supervisor = supervisor
+        self._commands = Commands(supervisor)
+        self._trusted = trusted
+
+    async def local(self, channel: Channel) -> None:
+        """One connection to ``vmmd.sock``."""
+        peer = f"user {channel.peer.uid}"
+        try:
+            while payload := await channel.receive():
+                if not await self._local_command(channel, payload, peer):
+                    return
+        except TransportError as error:
+            log.info("a connection of %s ended: %s", peer, error)
+
+    async def _local_command(self, channel: Channel, payload: bytes, peer: str) -> bool:
+        """Whether another command may follow."""
+        try:
+            message = decode_message(payload)
+        except MalformedMessage as error:
+            log.warning("error while parsing data of %s: %s", peer, printable(str(error)))
+            await channel.send(encode_message(Message(Header(), Failure(f"malformed message: {error}"))))
+            return False
+        command, header = message.payload, message.header
+        if isinstance(command, StatsInitial):
+            await self._statistics(channel, header)
+            return False
+        conversation = Conversation(channel, header)
+        if not self._commands.knows(command):
+            await conversation.answer(Failure("unknown command"))
+            return False
+        outcome = await self._commands.execute(Request(header.name, command, OPERATOR, peer), conversation)
+        return outcome.succeeded and isinstance(command, PolicyAdd)
+
+    async def _statistics(self, channel: Channel, header: Header) -> None:
+        await channel.send(encode_message(Message(header, Empty())))
+        present = [
+            (each.name, told_of(each.running.process.pid, each.running.record.taps))
+            for each in self._supervisor.table.values()
+            if each.running is not None
+        ]
+        channel.idle_timeout = IDLE_TIMEOUT
+        await self._supervisor.statistics.serve(channel, header.sequence, present)
+
+    async def extended(self, channel: Channel) -> None:
+        """One connection to ``extended.sock``."""
+        peer = channel.peer
+        if peer.uid not in self._trusted:
+            log.warning("user %d may not authorise requests", peer.uid)
+            return
+        try:
+            while received := await channel.receive_with_descriptors():
+                payload, descriptors = received
+                try:
+                    outcome = await self._authorised(payload, descriptors)
+                finally:
+                    close_all(descriptors)
+                await channel.send(encode_side(outcome))
+        except TransportError as error:
+            log.info("the authoriser's connection ended: %s", error)
+
+    async def _authorised(self, payload: bytes, descriptors: list[int]) -> Outcome:
+        try:
+            request = decode_side(payload)
+            if not isinstance(request, AuthorisedRequest):
+                return Outcome(False, Effect.NONE, "only authorised requests are taken here")
+            answers, image = _descriptors(descriptors)
+        except AlbatrossError as error:
+            log.warning("a request of the authoriser cannot be understood: %s", printable(str(error)))
+            return Outcome(False, Effect.NONE, str(error))
+        asked = Request(
+            name=request.name,
+            command=request.command,
+            rights=Rights.of(request),
+            peer=f"certificate {request.leaf.serial:x}",
+            image=image,
+            show_arguments=request.may_get,
+        )
+        async with Channel(answers, limit=MAX_FRAME, idle_timeout=IDLE_TIMEOUT) as channel:
+            return await self._commands.execute(asked, Conversation(channel, Header(request.name)))
+
+
+class WrongDescriptors(AlbatrossError):
+    """What came beside a request is not a socket and perhaps a file."""
+
+
+def _descriptors(descriptors: list[int]) -> tuple[socket.socket, int | None]:
+    """The socket for the answers (a descriptor of its own) and the image's descriptor, if there is one."""
+    if not 1 <= len(descriptors) <= 2:
+        raise WrongDescriptors(f"a request comes with one or two descriptors, not {len(descriptors)}")
+    image = descriptors[1] if len(descriptors) == 2 else None
+    if image is not None and not stat.S_ISREG(os.fstat(image).st_mode):
+        raise WrongDescriptors("the image's descriptor is not one of a file")
+    if not stat.S_ISSOCK(os.fstat(descriptors[0]).st_mode):
+        raise WrongDescriptors("the descriptor for answers is not a socket")
+    return socket.socket(fileno=os.dup(descriptors[0])), image

@@ -1,0 +1,372 @@
+"""The unikernels of a host: making their processes, following their ends, starting again what is wanted.
+
+This module does what ``lifecycle`` allows and ``restarts`` decides; what an operator or a certificate asks for is in
+``deployments``, which uses the steps that are here. One event loop runs everything. Between two awaits nothing else
+happens, so these come in one piece:
+
+* in ``launch``: process recorded, made, recorded with its pid, taken into the table;
+* in a decision: state written, table changed.
+
+A name that is being changed is *busy*: everybody else is refused at once, nobody waits for a lock. The exception is
+destroying: who comes second waits for the same end.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from albatross_pki.commands import UNLIMITED
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host import faults
+from albatross_pki.host.attachment import ConsoleAttachment
+from albatross_pki.host.attachment import Fifo as AnnouncedFifo
+from albatross_pki.host.lifecycle import TOLD_TO_END, Event, Phase, Wanted, advance
+from albatross_pki.host.limits import COME_UP_GRACE, ENDED_KEPT, FIRST_DELAY, HISTORY_DEPTH, KILL_GRACE, STOP_GRACE
+from albatross_pki.host.policy_book import PolicyBook
+from albatross_pki.host.preparation import Prepared, prepare
+from albatross_pki.host.processes import Process, end, start_ticks
+from albatross_pki.host.records import Deployment, ProcessRecord
+from albatross_pki.host.restarts import Decision, Exit, delay, failures_after, judge_exit
+from albatross_pki.host.state import State, StateError
+from albatross_pki.host.statistics_link import StatisticsLink
+from albatross_pki.host.surroundings import Surroundings
+from albatross_pki.names import Name
+from albatross_pki.policy.tree import ResourceTree
+from albatross_pki.text import printable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, in seconds: for an end by SIGTERM, by SIGKILL, and for a successor to fail."""
+
+    stop: float = STOP_GRACE
+    kill: float = KILL_GRACE
+    come_up: float = COME_UP_GRACE
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A process and what it holds. ``on_trial``: whoever started it decides what follows its end."""
+
+    deployment: Deployment
+    record: ProcessRecord
+    process: Process
+    release: Callable[[], None]
+    blocks: frozenset[Name]
+    since: float  # monotonic
+    on_trial: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Unikernel:
+    """One name: what is wanted (``deployment``, ``older`` for rollback) and what is."""
+
+    deployment: Deployment
+    older: tuple[Deployment, ...] = ()
+    phase: Phase = Phase.ABSENT
+    running: Running | None = None
+    failures: int = 0
+    restarts: int = 0
+    due: float | None = None  # monotonic, while waiting
+    last_exit: Exit | None = None
+    trouble: str | None = None  # why the last start failed
+    timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    leaving: "asyncio.Future[None] | None" = field(default=None, repr=False)
+
+    @property
+    def name(self) -> Name:
+        return self.deployment.name
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted.STOPPED if self.phase in (Phase.STOPPED, Phase.HALTING) else Wanted.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A unikernel that is over, for ``status``."""
+
+    name: Name
+    exit: Exit
+    at: datetime
+
+
+class Supervisor:
+    """All unikernels of one host."""
+
+    def __init__(
+        self,
+        host: Surroundings,
+        state: State,
+        book: PolicyBook,
+        console: ConsoleAttachment,
+        statistics: StatisticsLink,
+        *,
+        patience: Patience | None = None,
+        keep: int = HISTORY_DEPTH,
+    ) -> None:
+        self.host, self.state, self.book = host, state, book
+        self.console, self.statistics = console, statistics
+        self.patience = patience or Patience()
+        self.keep = keep
+        self.table: dict[Name, Unikernel] = {}
+        self.tree = ResourceTree()
+        self.ended: list[Ended] = []
+        self.shutting_down = False
+        self._busy: dict[Name, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_number = 1
+
+    # names and numbers
+
+    @contextlib.contextmanager
+    def changing(self, name: Name, verb: str) -> Iterator[None]:
+        """Hold ``name`` while it is changed; raises ``Refused`` if somebody else does, or if the daemon is ending."""
+        if self.shutting_down:
+            raise Refused(["albatrossd is shutting down"])
+        if name in self._busy:
+            raise Refused([f"unikernel {name} is being changed ({self._busy[name]})"], hint="try again in a moment")
+        self._busy[name] = verb
+        try:
+            yield
+        finally:
+            del self._busy[name]
+            self._resume(name)
+
+    def is_busy(self, name: Name) -> bool:
+        return name in self._busy
+
+    def _resume(self, name: Name) -> None:
+        """What came due while the name was busy is not forgotten."""
+        unikernel = self.table.get(name)
+        if unikernel is not None and unikernel.phase is Phase.WAITING and unikernel.timer is None:
+            self.start_after(unikernel, delay(unikernel.failures))
+
+    def number(self) -> int:
+        """The number of a new deployment."""
+        self._next_number += 1
+        return self._next_number - 1
+
+    def numbered_from(self, number: int) -> None:
+        self._next_number = number
+
+    def take(self, unikernel: Unikernel, event: Event) -> None:
+        """Let ``event`` happen to ``unikernel``."""
+        unikernel.phase = advance(unikernel.phase, event)
+
+    # starting
+
+    async def bring_up(self, unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False) -> Running:
+        """Start what was prepared, in phase STARTING; afterwards it is RUNNING.
+
+        If it does not start, what was prepared is undone and the phase stays as it is.
+        """
+        try:
+            prepared.fifo.take_place()
+            announced = AnnouncedFifo(prepared.fifo.descriptor, self.rings(unikernel.name))
+            await self.console.announce(unikernel.name, announced)
+            if prepared.record.taps:
+                await asyncio.to_thread(prepared.attach)
+            return self._launch(unikernel, prepared, on_trial)
+        except BaseException:
+            self.console.withdraw(unikernel.name)
+            prepared.discard()
+            raise
+
+    def _launch(self, unikernel: Unikernel, prepared: Prepared, on_trial: bool) -> Running:
+        faults.reach("process.before-record")
+        self.state.record_process(prepared.record)
+        faults.reach("process.before-spawn")
+        try:
+            pid = prepared.start()
+        except BaseException:
+            self._process_gone(prepared.record)
+            raise
+        faults.reach("process.after-spawn")
+        record = replace(prepared.record, pid=pid, start_ticks=start_ticks(pid), started=datetime.now(UTC))
+        running = Running(
+            prepared.deployment,
+            record,
+            Process.of_child(pid),
+            prepared.release,
+            prepared.blocks,
+            time.monotonic(),
+            on_trial,
+        )
+        try:
+            self.state.record_process(record)
+        except StateError as error:  # the token in its title still finds it
+            log.error("%s: its process could not be recorded: %s", unikernel.name, error)
+        faults.reach("process.after-record")
+        self.follow(unikernel, running)
+        self.take(unikernel, Event.UP)
+        unikernel.trouble = None
+        log.info("started %s (%s)", unikernel.name, record.tender)
+        return running
+
+    def follow(self, unikernel: Unikernel, running: Running) -> None:
+        """Take a running process into the table and listen for its end."""
+        unikernel.running = running
+        running.process.when_ended(lambda ended: self._on_exit(unikernel, running, ended))
+        self.statistics.added(unikernel.name, running.process.pid, running.record.taps)
+
+    def rings(self, name: Name) -> int:
+        if name.path.is_root:
+            return UNLIMITED
+        policy = self.book.effective_at(datetime.now(UTC))(name.path)
+        return 0 if policy is None else policy.unikernels
+
+    # ending
+
+    async def end_process(self, unikernel: Unikernel) -> None:
+        """End the process of a unikernel that is told to end; raises ``Refused`` if it cannot be ended."""
+        running = unikernel.running
+        if running is None:
+            return
+        faults.reach("end.before-signal")
+        if await end(running.process, grace=self.patience.stop, kill_grace=self.patience.kill) is None:
+            raise Refused(
+                [f"the process {running.process.pid} of {unikernel.name} does not end"],
+                hint="it is stuck in the kernel: look at dmesg",
+            )
+        faults.reach("end.after-exit")
+
+    def _on_exit(self, unikernel: Unikernel, running: Running, ended: Exit) -> None:
+        """Called once for every process, before anybody who waits for its end goes on."""
+        log.info("unikernel %s (PID %d) stopped with %s", unikernel.name, running.process.pid, ended)
+        self._process_gone(running.record)
+        if unikernel.running is running:
+            self.console.withdraw(unikernel.name)
+            unikernel.running = None
+        running.release()
+        unikernel.last_exit = ended
+        self.statistics.removed(unikernel.name)
+        if running.on_trial or self.shutting_down:
+            return
+        if unikernel.phase not in TOLD_TO_END:
+            self.after_exit(unikernel, running.since, ended)
+        elif not self.is_busy(unikernel.name):  # whoever told it to end gave up waiting
+            self.take(unikernel, Event.GONE)
+            if unikernel.phase is Phase.ABSENT:
+                self.remove(unikernel)
+
+    def after_exit(self, unikernel: Unikernel, since: float, ended: Exit) -> None:
+        """Nobody asked for this end: restart the unikernel or let it go. ``since`` is when its process was made."""
+        decision = judge_exit(unikernel.deployment.settings, ended, unikernel.deployment.typ)
+        if decision is Decision.OVER:
+            self.take(unikernel, Event.FINISHED)
+            self._let_go(unikernel, ended)
+            return
+        self.take(unikernel, Event.FAILED)
+        unikernel.restarts += 1
+        if decision is Decision.WITHOUT_NAME:
+            unikernel.deployment = without_name(unikernel.deployment)
+            self._try_to_write(unikernel, lambda: self.state.amend(unikernel.deployment))
+            self.start_after(unikernel, 0.0)
+            return
+        unikernel.failures = failures_after(unikernel.failures, time.monotonic() - since)
+        self.start_after(unikernel, delay(unikernel.failures))
+
+    def _let_go(self, unikernel: Unikernel, ended: Exit) -> None:
+        self.remove(unikernel)
+        self.ended = [*self.ended[1 - ENDED_KEPT :], Ended(unikernel.name, ended, datetime.now(UTC))]
+        self._try_to_write(unikernel, lambda: self.host.images.dropped(self.state.forget(unikernel.name)))
+
+    def remove(self, unikernel: Unikernel) -> None:
+        """Take a unikernel that is over out of the table."""
+        self.cancel_timer(unikernel)
+        if self.table.get(unikernel.name) is unikernel:
+            del self.table[unikernel.name]
+            self.tree.settle(unikernel.name, None)
+
+    def _process_gone(self, record: ProcessRecord) -> None:
+        try:
+            self.state.process_gone(record.token)
+        except StateError as error:  # the next start of the daemon finds that it is gone
+            log.error("%s: %s", record.name, error)
+
+    def _try_to_write(self, unikernel: Unikernel, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except StateError as error:
+            log.error("%s: %s; after a restart of albatrossd it will be as before", unikernel.name, error)
+
+    # again
+
+    def start_after(self, unikernel: Unikernel, seconds: float) -> None:
+        """A unikernel that is WAITING is started after so many seconds."""
+        self.cancel_timer(unikernel)
+        unikernel.due = time.monotonic() + seconds
+        if seconds:
+            log.warning("%s starts again in %g seconds", unikernel.name, seconds)
+        loop = asyncio.get_running_loop()
+
+        def due() -> None:
+            unikernel.timer = unikernel.due = None
+            self.background(self.start_waiting(unikernel))
+
+        unikernel.timer = loop.call_later(seconds, due)
+
+    def cancel_timer(self, unikernel: Unikernel) -> None:
+        if unikernel.timer is not None:
+            unikernel.timer.cancel()
+        unikernel.timer = unikernel.due = None
+
+    async def start_waiting(self, unikernel: Unikernel) -> None:
+        """Start a unikernel that is WAITING, unless somebody else has taken care of it."""
+        if self.shutting_down or unikernel.phase is not Phase.WAITING or self.is_busy(unikernel.name):
+            return
+        self.cancel_timer(unikernel)
+        with self.changing(unikernel.name, "start"):
+            self.take(unikernel, Event.DUE)
+            try:
+                await self.bring_up(unikernel, await prepare(self.host, unikernel.deployment))
+            except Exception as error:  # noqa: BLE001  whatever it was: it is wanted, and tried again
+                self.defer(unikernel, error)
+
+    def defer(self, unikernel: Unikernel, error: Exception) -> None:
+        """A wanted unikernel did not start: wait and try again."""
+        if not isinstance(error, AlbatrossError | OSError | MemoryError):
+            log.exception("a defect while starting %s", unikernel.name)
+        log.error("failed to create %s: %s", unikernel.name, printable(str(error)))
+        unikernel.trouble = str(error) or type(error).__name__
+        unikernel.failures += 1
+        self.take(unikernel, Event.DEFERRED)
+        self.start_after(unikernel, max(FIRST_DELAY, delay(unikernel.failures)))
+
+    def background(self, work: Coroutine[None, None, None]) -> None:
+        """Run ``work`` beside everything else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # the end of the daemon
+
+    async def shut_down(self, *, keep_running: bool) -> None:
+        """End every process (the state stays as it is), or leave them to the next daemon."""
+        self.shutting_down = True
+        for unikernel in self.table.values():
+            self.cancel_timer(unikernel)
+        busy = [task for task in self._tasks if task is not asyncio.current_task()]
+        if busy:
+            await asyncio.wait(busy, timeout=self.patience.stop + self.patience.kill)
+        running = [unikernel.running for unikernel in self.table.values() if unikernel.running is not None]
+        if keep_running:
+            for each in running:
+                each.process.release()
+            return
+        endings = (end(each.process, grace=self.patience.stop, kill_grace=self.patience.kill) for each in running)
+        for each, ended in zip(running, await asyncio.gather(*endings), strict=True):
+            if ended is None:
+                log.error("the process %d of %s does not end", each.process.pid, each.deployment.name)
+
+
+def without_name(deployment: Deployment) -> Deployment:
+    """The same deployment without the injected ``--name``."""
+    return replace(deployment, settings=replace(deployment.settings, add_name=False))

@@ -1,0 +1,265 @@
+"""Which tender runs an image, and starting it.
+
+For an image with ABI version V the candidates are ``solo5-hvt.V``, then ``solo5-hvt`` (or ``solo5-spt``), each first
+in the state directory, then in PATH; the first one found is asked for its ``--version``, once for each file, and must
+know ABI version V. Where no ``solo5-spt`` is installed, the embedded tender runs images for ``spt``. ``hvt`` has no
+such way out: the refusal says how to get ``solo5-hvt``.
+
+``embedded`` and ``installed`` make a ``Starter``: everything that can fail is done when it is made, ``start`` only
+makes the process.
+"""
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.limits import VERSION_OUTPUT, VERSION_TIMEOUT
+from albatross_pki.host.spt.attached import AttachedDevice, AttachedNet, Confinement
+from albatross_pki.image.solo5 import Abi, Solo5Image, Target
+from albatross_pki.text import printable
+from albatross_pki.unikernels import Settings
+
+EMBEDDED = "embedded spt"
+EMBEDDED_ABI = Abi(Target.SPT, 2)
+_VERSION = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
+_NAMES = {Target.HVT: "solo5-hvt", Target.SPT: "solo5-spt"}
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class NoTender(AlbatrossError):
+    """Nothing on this host can run the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tender:
+    """``path`` is the program, ``None`` for the embedded tender; ``word`` is what people are told."""
+
+    word: str
+    abi: Abi
+    path: str | None = None
+
+
+class Starter(Protocol):
+    """A unikernel that is ready to start."""
+
+    def start(self, console: int) -> int:
+        """Make the process, with ``console`` as its output, and return its pid."""
+
+    def close(self) -> None:
+        """Let go of what the start needed."""
+
+
+class Tenders:
+    """The tenders of this host; ``directory`` is looked at before PATH."""
+
+    def __init__(self, directory: str, search_path: str | None = None) -> None:
+        self._directory = directory
+        self._search_path = search_path
+        self._versions: dict[tuple[str, int, int], int] = {}
+
+    async def choose(self, abi: Abi) -> Tender:
+        """The tender for ``abi``; raises ``NoTender``."""
+        if abi.target not in _NAMES:
+            raise NoTender(
+                f"unsupported solo5 target {abi.target.name.lower()}", hint="build the unikernel for hvt or spt"
+            )
+        candidates = self._candidates(abi)
+        path = next((found for candidate in candidates if (found := self._find(candidate))), None)
+        if path is None:
+            if abi == EMBEDDED_ABI:
+                return Tender(EMBEDDED, abi)
+            raise NoTender(_nothing_found(self._directory, candidates), hint=_hint(abi))
+        version = await self._version(path)
+        if version != abi.version:
+            raise NoTender(
+                f"{path} knows ABI version {version}, the image needs {abi.version}",
+                hint=f"install a {_NAMES[abi.target]} for ABI version {abi.version} as {candidates[0]}",
+            )
+        return Tender(os.path.basename(path), abi, path)
+
+    def installed(self) -> tuple[str, ...]:
+        """The paths of all tenders found now, for people; the versions are not asked for."""
+        names = [name for target in _NAMES for name in self._candidates(Abi(target, 2))]
+        return tuple(found for name in names if (found := self._find(name)))
+
+    def _candidates(self, abi: Abi) -> tuple[str, str]:
+        base = _NAMES[abi.target]
+        return f"{base}.{abi.version}", base
+
+    def _find(self, name: str) -> str | None:
+        own = os.path.join(self._directory, name)
+        if os.path.isfile(own) and os.access(own, os.X_OK):
+            return own
+        return shutil.which(name, path=self._search_path)
+
+    async def _version(self, path: str) -> int:
+        status = os.stat(path)
+        key = (path, status.st_ino, status.st_mtime_ns)
+        if key not in self._versions:
+            self._versions[key] = await asyncio.to_thread(_ask_version, path)
+        return self._versions[key]
+
+
+def _ask_version(path: str) -> int:
+    try:
+        asked = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VERSION_TIMEOUT,
+            check=False,
+            env={},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoTender(f"{path} --version failed: {printable(str(error), 200)}") from error
+    output = asked.stdout[:VERSION_OUTPUT].decode("utf-8", "replace")
+    found = _VERSION.search(output)
+    if asked.returncode or found is None:
+        raise NoTender(
+            "unexpected solo5 tender --version output, expected one line with 'ABI version N', "
+            f"got {printable(output, 200)} ({path}, exit {asked.returncode})"
+        )
+    return int(found[1])
+
+
+def _nothing_found(directory: str, candidates: tuple[str, str]) -> str:
+    looked = [place for name in candidates for place in (os.path.join(directory, name), name)]
+    return f"tender does not exist, looked for {', '.join(looked)}"
+
+
+def _hint(abi: Abi) -> str:
+    if abi.target is Target.HVT:
+        return "install Solo5's solo5-hvt (apt install solo5, or its sources), or build the unikernel for spt"
+    return (
+        f"the embedded tender knows spt ABI version {EMBEDDED_ABI.version}; rebuild the unikernel with a current Solo5"
+    )
+
+
+class _Embedded:
+    def __init__(self, composed: int, devices: Sequence[AttachedDevice]) -> None:
+        self._composed = composed
+        self._devices = devices
+
+    def start(self, console: int) -> int:
+        from albatross_pki.host.spt.spawn import spawn
+
+        return spawn(self._composed, console_fd=console, devices=self._devices)
+
+    def close(self) -> None:
+        os.close(self._composed)
+
+
+def embedded(
+    image: Solo5Image,
+    octets: memoryview,
+    settings: Settings,
+    command_line: Sequence[bytes],
+    devices: Sequence[AttachedDevice],
+    confinement: Confinement,
+) -> Starter:
+    """Compose the unikernel for the embedded tender; raises ``AlbatrossError`` with every reason why it cannot run."""
+    from albatross_pki.host.spt.compose import compose
+
+    line = b" ".join(command_line)
+    return _Embedded(compose(image, octets, settings.memory_mb, line, devices, confinement), devices)
+
+
+class _Installed:
+    def __init__(
+        self, arguments: list[bytes], image: int, inherited: tuple[int, ...], confinement: Confinement
+    ) -> None:
+        self._arguments = arguments
+        self._image = image
+        self._inherited = inherited
+        self._confinement = confinement
+
+    def start(self, console: int) -> int:
+        """The daemon's thread takes on the unikernel's CPUs for the moment in which the child inherits them."""
+        before = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, self._confinement.cpuids)
+            return self._start(console)
+        except OSError as error:
+            raise AlbatrossError(f"cannot start the tender: {os.strerror(error.errno or 0).lower()}") from error
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def close(self) -> None:
+        os.close(self._image)
+
+    def _start(self, console: int) -> int:
+        uid, gid = self._confinement.uid, self._confinement.gid
+        made = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            pass_fds=self._inherited,
+            env={},
+            cwd="/",
+            start_new_session=True,
+            user=uid,
+            group=uid if gid is None else gid,
+            extra_groups=None if uid is None else _kvm_group(),
+        )
+        pid = made.pid
+        made.returncode = 0  # the pid is the caller's from here on: this object must not wait for it
+        return pid
+
+
+def installed(
+    tender: Tender,
+    octets: memoryview,
+    settings: Settings,
+    command_line: Sequence[bytes],
+    devices: Sequence[tuple[AttachedDevice, str | None]],
+    confinement: Confinement,
+) -> Starter:
+    """Make the command line of an installed tender. A tap is named by its interface, a block device by descriptor.
+
+    The image is handed over as a sealed memory file: what the tender opens is what was checked.
+    """
+    if tender.path is None:
+        raise TypeError("the embedded tender has no program")
+    image = _sealed(octets)
+    options: list[str] = [f"--mem={settings.memory_mb}"]
+    inherited = [image]
+    for device, interface in devices:
+        if isinstance(device, AttachedNet):
+            options += [f"--net:{device.name}={interface}", f"--net-mac:{device.name}={device.mac.hex(':')}"]
+        else:
+            options.append(f"--block:{device.name}=/proc/self/fd/{device.descriptor}")
+            options.append(f"--block-sector-size:{device.name}={device.sector_size}")
+            inherited.append(device.descriptor)
+    arguments = [os.fsencode(tender.path), *(option.encode() for option in options)]
+    arguments += [b"--", f"/proc/self/fd/{image}".encode(), *command_line]
+    return _Installed(arguments, image, tuple(inherited), confinement)
+
+
+def _sealed(octets: memoryview) -> int:
+    descriptor = os.memfd_create("unikernel image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = octets
+        while view:
+            view = view[os.write(descriptor, view) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _kvm_group() -> list[int]:
+    """The group that may use /dev/kvm, if there is one."""
+    try:
+        return [os.stat("/dev/kvm").st_gid]
+    except OSError:
+        return []
