@@ -55,7 +55,7 @@ def program() -> "click.Command":
             *extra_options(),
             *output_options(),
         ],
-        help="Send the command in CERT (leaf first, then those above it) to a host below the root CA; KEY is the leaf's.",
+        help="Send the command in CERT (leaf first, then those above it) to a host below the root CA. KEY: the leaf's.",
     )
     return click.version_option(message=version.TEXT)(command)
 
