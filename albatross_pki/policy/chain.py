@@ -142,7 +142,10 @@ def links(
         place = Place.ANCHOR if index == len(path) else Place.CA if index else end
         cas_below = max(0, index - 1) if ends_in_leaf else index
         issuer = whole[min(index + 1, len(path))]
-        found.append(Link(whole[index], issuer, place, index, cas_below, now, purpose, options))
+        namesakes = tuple(
+            other for other in whole if other.subject == whole[index].issuer and other.spki_sha256 != issuer.spki_sha256
+        )
+        found.append(Link(whole[index], issuer, place, index, cas_below, now, purpose, options, namesakes))
     return found
 
 

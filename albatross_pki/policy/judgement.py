@@ -69,7 +69,8 @@ class Link:
     """One certificate in its place.
 
     ``index`` counts from the end of the chain (0) to the anchor, which is its own issuer. ``cas_below`` is the number
-    of CA certificates that this one has, or will have, below it.
+    of CA certificates that this one has, or will have, below it. ``namesakes`` are certificates of the chain that have
+    the issuer's name and another key.
     """
 
     certificate: CertificateFacts
@@ -80,6 +81,7 @@ class Link:
     now: datetime
     purpose: Purpose = Purpose.CLIENT
     options: JudgeOptions = field(default_factory=JudgeOptions)
+    namesakes: tuple[CertificateFacts, ...] = ()
     standing: Standing = NOTHING_ABOVE
 
 

@@ -17,7 +17,7 @@ Each function is one rule about one link; it yields a sentence for everything th
 13. path-length: no more CA certificates below than allowed, self-issued ones count
 14. key-usage: CAs sign certificates, leaves sign, and not the other way round
 15. purpose: an extended key usage, where there is one, includes what the chain is for
-16. key-ids: key identifiers agree where both sides have them
+16. key-ids: key identifiers agree where both sides have them, and tell the issuer from its namesakes in the chain
 17. revoked: not on the issuer's revocation list
 18. anchor: self-signed, with no extension of Albatross or ours
 
@@ -193,7 +193,10 @@ def purpose(link: Link) -> Iterator[str]:
 
 
 def key_ids(link: Link) -> Iterator[str]:
-    """16. What the certificate says about its issuer's key identifier, name and serial agrees with the issuer."""
+    """16. What the certificate says about its issuer agrees with the issuer, and with none of its namesakes.
+
+    Whoever searches for a path (OpenSSL does) takes the first certificate that may be the issuer.
+    """
     certificate, above = link.certificate, link.issuer
     key_id = certificate.authority_key_id
     if key_id is not None and above.subject_key_id is not None and key_id != above.subject_key_id:
@@ -202,6 +205,13 @@ def key_ids(link: Link) -> Iterator[str]:
         yield "the authority key identifier names another serial number"
     if certificate.authority_issuers and above.issuer not in certificate.authority_issuers:
         yield "the authority key identifier names another issuer"
+    for other in link.namesakes if link.place is not Place.ANCHOR else ():
+        if key_id is None or other.subject_key_id is None or key_id == other.subject_key_id:
+            yield (
+                f"several certificates of the chain are called {above.title}, "
+                "and no key identifier tells which of them is the issuer"
+            )
+            break
 
 
 def revoked(link: Link) -> Iterator[str]:

@@ -7,11 +7,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from albatross_pki.extensions import ALBATROSS_OID
 from tests.pki_builder import (
+    AUTHORITY_KEY_ID,
     BASIC_CONSTRAINTS,
     CLIENT_AUTH,
     EXTENDED_KEY_USAGE,
     KEY_USAGE,
     SERVER_AUTH,
+    SUBJECT_KEY_ID,
     Authority,
     common_name,
     extension_of,
@@ -254,3 +256,24 @@ def authority_issuer_of_somebody_else() -> Presented:
     delegation = dev(serial=7)
     issuer = [x509.DirectoryName(common_name("other"))]
     return shown(delegation.leaf(add=[(x509.AuthorityKeyIdentifier(None, issuer, 7), False)]))
+
+
+# namesakes
+
+
+@refused("key-ids", text="several certificates of the chain are called")
+def namesake_of_a_root_without_key_id() -> Presented:
+    """A delegation called like the root, which has no key identifier: OpenSSL takes the root for the leaf's issuer."""
+    return shown(Authority.root("dev", drop=[SUBJECT_KEY_ID]).delegate("dev").leaf())
+
+
+@accepted()
+def namesake_of_a_root_with_key_id() -> Presented:
+    """Key identifiers tell one from the other."""
+    return shown(Authority.root("dev").delegate("dev").leaf("dev"))
+
+
+@refused("key-ids", text="several certificates of the chain are called")
+def leaf_called_like_its_issuer_without_key_ids() -> Presented:
+    """Without them it seems to be its own issuer."""
+    return shown(dev().leaf("dev", drop=[SUBJECT_KEY_ID, AUTHORITY_KEY_ID]))
