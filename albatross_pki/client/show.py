@@ -96,7 +96,7 @@ class Screen:
             case BlockDevices():
                 return self._list("no block devices", BLOCK_HEADING, _block_rows(name, reply))
             case Consoles(names):
-                return "\n".join(str(each) for each in names) or "no consoles"
+                return "\n".join(short(each) for each in names) or "no consoles"
             case _:
                 return ""
 
@@ -106,7 +106,7 @@ class Screen:
     def _unikernel_rows(self, name: Name, reply: Unikernels) -> list[list[str]]:
         return [
             [
-                document["name"],
+                _short_text(document["name"]),
                 f"{document['memory_mb']} MB",
                 ",".join(map(str, document["cpuids"])),
                 self._when(document["started"]),
@@ -145,7 +145,7 @@ def _policy_rows(name: Name, reply: Policies) -> list[list[str]]:
 
 def _block_rows(name: Name, reply: BlockDevices) -> list[list[str]]:
     return [
-        [document["name"], f"{document['size_mb']} MB", "yes" if document["active"] else "no"]
+        [_short_text(document["name"]), f"{document['size_mb']} MB", "yes" if document["active"] else "no"]
         for document in success_document(name, reply)
     ]
 
@@ -154,15 +154,24 @@ def names_of(reply: Success) -> list[str]:
     """What ``-o name`` prints: one name or path per line, nothing for other answers."""
     match reply:
         case Unikernels(unikernels):
-            return [str(name) for name, _ in unikernels]
+            return [short(name) for name, _ in unikernels]
         case Policies(policies):
             return [str(name.path) or ":" for name, _ in policies]
         case BlockDevices(devices):
-            return [str(device.name) for device in devices]
+            return [short(device.name) for device in devices]
         case Consoles(names):
-            return [str(name) for name in names]
+            return [short(name) for name in names]
         case _:
             return []
+
+
+def short(name: Name) -> str:
+    """A name as people type it: without the colon that stands before a name at the root."""
+    return _short_text(str(name))
+
+
+def _short_text(text: str) -> str:
+    return text.removeprefix(":") or text
 
 
 def restart_text(codes: Sequence[int] | None) -> str:

@@ -92,7 +92,7 @@ def steps(setting: Setting) -> tuple[Step, ...]:
                 Typed(
                     f"albatross-client-bistro create greedy greedy.spt --mem 128 --cpu 1 --net service:br0 {who}",
                     status=int(ExitCode.USAGE),
-                    shows=("memory", "cpu", "br0"),
+                    shows=("CPU", "memory", "br0"),
                 ),
             ),
         ),

@@ -139,7 +139,7 @@ def test_constraints_are_refused_where_the_command_is_typed(site: Site) -> None:
 
 def test_names_in_answers_are_relative_to_the_delegation(site: Site, dev: Authority) -> None:
     assert site.bistro(dev, "create", "hello", str(HELLO), "--mem=16").status == 0
-    assert site.bistro(dev, "info", "-o", "name").out == ":hello\n"
+    assert site.bistro(dev, "info", "-o", "name").out == "hello\n"
     absolute = [Name.parse(name) for name in site.local("info", "-o", "name").out.split()]
     assert [name.label for name in absolute if name.path.labels[:1] == dev_path(dev)] == ["hello"]
     assert site.bistro(dev, "destroy", "hello").status == 0
