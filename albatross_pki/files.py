@@ -67,11 +67,13 @@ def read_file(path: str, limit: int = DEFAULT_LIMIT) -> bytes:
         octets = sys.stdin.buffer.read(limit + 1)
     else:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(descriptor, "rb", buffering=0, closefd=True) as source:
+        try:
             if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 raise AlbatrossError(f"{path} is a directory")
             os.set_blocking(descriptor, True)  # a pipe, as in <(command), is read until its end
-            octets = _read_all(source.fileno(), limit + 1)
+            octets = _read_all(descriptor, limit + 1)
+        finally:
+            os.close(descriptor)
     if len(octets) > limit:
         raise AlbatrossError(f"{path} is longer than {limit} bytes")
     return octets
