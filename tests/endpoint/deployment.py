@@ -349,15 +349,19 @@ def whole_host(
     directory: Path,
     *,
     doing: Doing = do_it,
+    extended: bool = True,
     endpoint: Sequence[str] = (),
     authoriser: Sequence[str] = (),
     root: Authority | None = None,
     server: Issued | None = None,
 ) -> Iterator[Host]:
-    """A host in ``directory`` with one worker; everything is stopped at the end, and must not have ended before."""
+    """A host in ``directory`` with one worker; everything is stopped at the end, and must not have ended before.
+
+    With ``extended=False`` there is no socket of ours, as where upstream's albatrossd runs.
+    """
     root = root or Authority.root()
     made = Deployment(directory, root, server or root.server())
-    daemon = ExtendedDaemon(made.socket_path("extended.sock"), doing)
+    daemon = ExtendedDaemon(made.socket_path("extended.sock" if extended else "elsewhere.sock"), doing)
     with contextlib.closing(daemon), made.authoriser(*authoriser) as judge, made.endpoint(*endpoint) as front:
         host = Host(made, judge, front, daemon)
         yield host
