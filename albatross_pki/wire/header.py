@@ -13,14 +13,18 @@ def with_header(octets: bytes, header: Header) -> bytes:
     Only the outermost lengths are looked at: the payload goes through as it is.
     """
     new = _header_octets(header)
-    identifier, start, stop = der.read_header(octets, 0, len(octets))
-    inner, _, inner_stop = der.read_header(octets, start, stop)
+    try:
+        identifier, start, stop = der.read_header(octets, 0, len(octets))
+        inner, _, inner_stop = der.read_header(octets, start, stop)
+    except MalformedMessage as error:
+        error.within("message")
+        raise
     if (identifier, inner) != (der.SEQUENCE, der.SEQUENCE) or stop != len(octets):
         raise MalformedMessage("not a header and a payload", "message")
     if octets[start:inner_stop] == new:
         return octets
     length = len(new) + stop - inner_stop
-    return b"".join((_sequence_of(length), new, memoryview(octets)[inner_stop:stop]))
+    return b"".join((der.header(der.SEQUENCE, length), new, memoryview(octets)[inner_stop:stop]))
 
 
 def _header_octets(header: Header) -> bytes:
@@ -28,10 +32,3 @@ def _header_octets(header: Header) -> bytes:
     _, start, stop = der.read_header(example, 0, len(example))
     _, _, inner_stop = der.read_header(example, start, stop)
     return example[start:inner_stop]
-
-
-def _sequence_of(length: int) -> bytes:
-    if length < 0x80:
-        return bytes((der.SEQUENCE, length))
-    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes((der.SEQUENCE, 0x80 | len(octets))) + octets
