@@ -47,6 +47,7 @@ from albatross_pki.wire.extension import (
     decode_image_binding,
 )
 
+LooseName = tuple[frozenset[tuple[str, str]], ...]
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 RSA_BITS = range(2048, 8193)  # below it is weak, above it each verification costs milliseconds
 SIGNATURES = {
@@ -74,6 +75,8 @@ class BadCertificate(AlbatrossError):
 class CertificateFacts:
     """What one certificate says. Times are aware UTC; names are the DER of the distinguished names.
 
+    The loose names say whether somebody else may take two names for the same; nothing is accepted by them.
+
     ``common_name`` is the last one of the subject, as it stands there; ``None`` if there is none. ``critical`` and
     ``present`` are dotted object identifiers. ``duplicated`` is the one that stands twice; then, and if
     ``unreadable`` tells what cannot be read, nothing is known about extensions. ``malformed`` are sentences about
@@ -88,6 +91,8 @@ class CertificateFacts:
     serial: int
     subject: bytes = field(repr=False)
     issuer: bytes = field(repr=False)
+    loose_subject: LooseName = field(repr=False)
+    loose_issuer: LooseName = field(repr=False)
     common_name: str | None
     not_before: datetime
     not_after: datetime
@@ -146,6 +151,8 @@ def read_certificate(der: bytes) -> CertificateFacts:
                 serial=certificate.serial_number,
                 subject=certificate.subject.public_bytes(),
                 issuer=certificate.issuer.public_bytes(),
+                loose_subject=_loose(certificate.subject),
+                loose_issuer=_loose(certificate.issuer),
                 common_name=_last_common_name(certificate.subject),
                 not_before=certificate.not_valid_before_utc,
                 not_after=certificate.not_valid_after_utc,
@@ -155,6 +162,14 @@ def read_certificate(der: bytes) -> CertificateFacts:
             )
     except _UNREADABLE as error:
         raise BadCertificate(f"not a certificate: {printable(str(error), 200)}") from error
+
+
+def _loose(name: x509.Name) -> LooseName:
+    """A name as the loosest readers compare it: without case, types of strings and repeated spaces (RFC 4518 2)."""
+    return tuple(
+        frozenset((attribute.oid.dotted_string, " ".join(str(attribute.value).casefold().split())) for attribute in rdn)
+        for rdn in name.rdns
+    )
 
 
 def _last_common_name(subject: x509.Name) -> str | None:

@@ -143,7 +143,9 @@ def links(
         cas_below = max(0, index - 1) if ends_in_leaf else index
         issuer = whole[min(index + 1, len(path))]
         namesakes = tuple(
-            other for other in whole if other.subject == whole[index].issuer and other.spki_sha256 != issuer.spki_sha256
+            other
+            for other in whole
+            if other.loose_subject == whole[index].loose_issuer and other.spki_sha256 != issuer.spki_sha256
         )
         found.append(Link(whole[index], issuer, place, index, cas_below, now, purpose, options, namesakes))
     return found

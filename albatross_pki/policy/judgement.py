@@ -70,7 +70,7 @@ class Link:
 
     ``index`` counts from the end of the chain (0) to the anchor, which is its own issuer. ``cas_below`` is the number
     of CA certificates that this one has, or will have, below it. ``namesakes`` are certificates of the chain that have
-    the issuer's name and another key.
+    the issuer's name, loosely compared, and another key.
     """
 
     certificate: CertificateFacts

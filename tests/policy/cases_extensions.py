@@ -277,3 +277,9 @@ def namesake_of_a_root_with_key_id() -> Presented:
 def leaf_called_like_its_issuer_without_key_ids() -> Presented:
     """Without them it seems to be its own issuer."""
     return shown(dev().leaf("dev", drop=[SUBJECT_KEY_ID, AUTHORITY_KEY_ID]))
+
+
+@refused("key-ids", text="several certificates of the chain are called")
+def leaf_called_almost_like_its_issuer_without_key_ids() -> Presented:
+    """OpenSSL compares names without case."""
+    return shown(dev().leaf("DEV", drop=[SUBJECT_KEY_ID, AUTHORITY_KEY_ID]))
