@@ -26,7 +26,7 @@ from albatross_pki.host.spt.calls import Region, calls
 from albatross_pki.host.spt.filter import program
 from albatross_pki.host.spt.stub import CODE, MACHINE_CODE, TABLE, TABLE_ROOM, assemble_table
 from albatross_pki.image.elf import PT_LOAD, BadImage, Octets
-from albatross_pki.image.loading import EXECUTE, PAGE, READ, WRITE, Layout, lay_out
+from albatross_pki.image.loading import EXECUTE, PAGE, READ, WRITE, Layout, Segment, lay_out
 from albatross_pki.image.solo5 import Solo5Image, Target
 
 SUPPORTED_ABI_VERSION = 2
@@ -126,7 +126,7 @@ def _pieces(layout: Layout, boot_size: int, table_size: int) -> list[Piece]:
         (BOOT, BOOT + _whole_pages(boot_size), READ | WRITE),
         (CODE, CODE + PAGE, READ | EXECUTE),
         (TABLE, TABLE + _whole_pages(table_size), READ),
-        *((segment.start, segment.end, segment.flags) for segment in layout.segments),
+        *(_mapped(segment) for segment in layout.segments),
     ]
     pieces: list[Piece] = []
     offset = PAGE
@@ -134,6 +134,17 @@ def _pieces(layout: Layout, boot_size: int, table_size: int) -> list[Piece]:
         pieces.append(Piece(start, end, flags, offset))
         offset += end - start
     return pieces
+
+
+def _mapped(segment: Segment) -> tuple[int, int, int]:
+    """What of a segment comes out of the file: start, end, flags.
+
+    Pages of zeros around writable contents are reserved by the stub like all other memory: out of the file, each would
+    be held twice once it is written to.
+    """
+    if segment.flags != READ | WRITE:
+        return segment.start, segment.end, segment.flags
+    return segment.address & -PAGE, _whole_pages(segment.address + segment.size), segment.flags
 
 
 def _whole_pages(octets: int) -> int:

@@ -175,12 +175,22 @@ def test_a_large_image_is_copied_once(tmp_path):
 
 
 def test_zeros_take_no_memory(composed):
-    octets = build_image(
-        segments=[Segment(START, b"\xf4"), Segment(START + 0x1000, b"x", READ | WRITE, memory=64 << 20)]
-    )
-    status = os.fstat(composed(octets, memory_mb=128))
+    zeros = Segment(START + 0x1000, b"x", READ, memory=64 << 20)
+    status = os.fstat(composed(build_image(segments=[Segment(START, b"\xf4"), zeros]), memory_mb=128))
     assert status.st_size > 64 << 20
     assert status.st_blocks * 512 < 1 << 20
+
+
+def test_zeros_that_can_be_written_are_not_in_the_file(composed):
+    data = Segment(START + 0x10000, b"x" * 0x1001, READ | WRITE, align=0x10000, memory=64 << 20)
+    odd = Segment(START + (80 << 20) + 0x2010, b"y", READ | WRITE, align=0x10000)
+    descriptor = composed(build_image(segments=[Segment(START, b"\xf4"), data, odd]), memory_mb=128)
+    pieces = loaded(descriptor)
+    assert [(address, len(octets)) for address, (flags, octets) in pieces.items() if address > START] == [
+        (START + 0x10000, 0x2000),
+        (START + (80 << 20) + 0x2000, 0x1000),
+    ]
+    assert os.fstat(descriptor).st_size < 1 << 20
 
 
 def test_nothing_stays_open_when_the_file_cannot_be_written():

@@ -93,6 +93,17 @@ def test_segments_have_their_contents_and_zeros_behind(start):
     assert start(build_image(segments=segments)).wait() == 0
 
 
+@pytest.mark.usefixtures("machine_code")
+def test_zeros_around_writable_contents_are_memory_like_all_other(start):
+    end = START + 0x40000
+    for place in (START + 0x10000, START + 0x12010, START + 0x13000, end - 1):
+        segments = [
+            Segment(START, load("rax", place) + STORE_BYTE + LOAD_BYTE + EXIT_WITH_RESULT),
+            Segment(START + 0x12010, b"data", READ | WRITE, align=0x10000, memory=0x20000),
+        ]
+        assert start(build_image(segments=segments)).wait() == 1
+
+
 READABLE = {"boot": BOOT, "low": 0x10000, "gap": 0x50000, "heap": MEMORY // 2 + 0x80000, "top": MEMORY - 1}
 UNMAPPED = {"zero": 0, "below": 0xFFFF, "above": MEMORY, "old stack": 0x7FFFFFFFE000, "far": 1 << 40}
 CONSTANT = {
