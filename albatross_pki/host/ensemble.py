@@ -59,7 +59,8 @@ class Listening:
             probe.settimeout(1.0)
             with contextlib.suppress(OSError):
                 probe.connect(target)
-                return True
+                # a port that nobody listens on can be connected to itself (RFC 9293 3.5, simultaneous open)
+                return bool(self.path) or probe.getsockname() != probe.getpeername()
         return False
 
 
@@ -146,6 +147,8 @@ class Ensemble:
         for program in wanted:
             self.running.append((program, self._spawn(program)))
             self._wait_until_ready(*self.running[-1])
+        for program, process in self.running:
+            self._check_alive(program, process)
 
     def wait(self, wake: int) -> str | None:
         """Block until ``wake`` (a descriptor) is readable: ``None``; or a program ends: its word."""
@@ -178,13 +181,14 @@ class Ensemble:
         return killed
 
     def last_words(self, word: str) -> str:
-        """The last line that ``word`` logged."""
+        """The last error that ``word`` logged, or its last line if it named none."""
         with contextlib.suppress(OSError):
             with open(self._log(word), "rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
                 lines = log.read().decode("utf-8", "replace").splitlines()
+            errors = [line for line in lines if "error: " in line]
             if lines:
-                return lines[-1]
+                return (errors or lines)[-1]
         return "it said nothing"
 
     def _log(self, word: str) -> str:
@@ -210,16 +214,19 @@ class Ensemble:
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
 
+    def _check_alive(self, program: Program, process: "subprocess.Popen[bytes]") -> None:
+        status = process.poll()
+        if status is not None:
+            raise DidNotStart(
+                f"{program.word} ended with status {status}: {self.last_words(program.word)}",
+                hint=f"its log is {self._log(program.word)}",
+            )
+
     def _wait_until_ready(self, program: Program, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + READY_TIMEOUT
         for listening in program.ready:
             while not listening.answers():
-                status = process.poll()
-                if status is not None:
-                    raise DidNotStart(
-                        f"{program.word} ended with status {status}: {self.last_words(program.word)}",
-                        hint=f"its log is {self._log(program.word)}",
-                    )
+                self._check_alive(program, process)
                 if time.monotonic() > deadline:
                     raise DidNotStart(
                         f"{program.word} does not listen after {READY_TIMEOUT:g} seconds",

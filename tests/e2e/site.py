@@ -70,7 +70,11 @@ class Site:
         assert stopped.status == 0, stopped.err + self.logs()
 
     def write(self, name: str, content: bytes) -> str:
-        (self.directory / name).write_bytes(content)
+        """Make a file; only its owner may read a key."""
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o400 if name.endswith(".key") else 0o644)
         return name
 
     def run(self, program: str, *arguments: str, timeout: float = TIMEOUT) -> Done:
@@ -136,6 +140,8 @@ class Site:
         return [pid for pid in _pids() if _parent(pid) in daemons and not _is_daemon(pid, str(self.host))]
 
     def destroy(self) -> None:
+        if os.environ.get("KEEPLOGS"):
+            print(self.logs())
         if self.host.exists() and (self.host / "host.lock").exists():
             self.run("albatross-host", "stop", "host")
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -161,10 +161,7 @@ def test_every_command_of_the_readme_works_when_typed(place: Path) -> None:
     refused = [line for line in readme_commands() if "create greedy" in line]
     script = ["cd " + str(ROOT), f"export TMPDIR={place}"]
     for line in readme_commands():
-        script += [
-            line.replace("1025", str(port)),
-            f'echo "status=$? {line[:40].translate(str.maketrans("", "", chr(34)))}"',
-        ]
+        script += [line.replace("1025", str(port)), 'echo "status=$?"']
     images = find_setting(None)
     assert Path(images.hello).parent == ROOT / "examples" / "unikernels"
     environment = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
@@ -179,7 +176,8 @@ def test_every_command_of_the_readme_works_when_typed(place: Path) -> None:
     finally:
         for host in place.glob("*/host"):
             subprocess.run([str(PROGRAMS / "albatross-host"), "stop", str(host)], capture_output=True)
-    assert [leftovers(str(directory), "no such mark", port) for directory in place.iterdir()] == [[]]
+    (story,) = place.iterdir()
+    assert leftovers(str(story), "no such mark", port) == []
 
 
 def test_the_quickstart_runs_beside_this_interpreter() -> None:

@@ -137,7 +137,7 @@ def leaf_without_command(site: Site) -> Leaf:
 CHAINS = {
     "unknown CA": (strangers_leaf, ("root", "path", "CA")),
     "expired leaf": (expired_leaf, ("expired", "valid")),
-    "leaf of the future": (future_leaf, ("valid",)),
+    "leaf of the future": (future_leaf, ("valid", "refused our certificate chain")),
     "leaf without command": (leaf_without_command, ("command", "extension")),
 }
 
