@@ -27,13 +27,6 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
 
 
-def state_of(item: Issued, view: LedgerView, now: str) -> str:
-    """``revoked``, ``expired`` or ``good`` at the time ``now`` (as the ledger writes times)."""
-    if view.revocations and view.is_revoked(item):
-        return "revoked"
-    return "good" if item.not_after > now else "expired"
-
-
 @click.command("list")
 @click.argument("database", metavar="DB", type=click.Path(dir_okay=False))
 @click.option("--expiring", metavar="SPAN", help="Only good certificates that end within this span (30d).")
@@ -43,8 +36,7 @@ def list_issued(database: str, expiring: str | None, good: bool, as_json: bool) 
     """What was issued with this database: serial, kind, name, until when, state."""
     view = read_ledger(database)
     now = options.utc_now()
-    text_now = write_time(now)
-    rows = [(item, state_of(item, view, text_now)) for item in view.issued]
+    rows = with_states(view, write_time(now))
     if expiring is not None:
         before = write_time(now + parse_duration(expiring))
         rows = [(item, state) for item, state in rows if state == "good" and item.not_after <= before]
@@ -53,24 +45,26 @@ def list_issued(database: str, expiring: str | None, good: bool, as_json: bool) 
     sys.stdout.write(_as_json(rows) if as_json else _as_table(rows))
 
 
+def with_states(view: LedgerView, now: str) -> list[tuple[Issued, str]]:
+    """Each certificate with ``good``, ``expired`` or ``revoked`` at the time ``now`` (as the ledger writes times)."""
+    rows = [(item, "good" if item.not_after > now else "expired") for item in view.issued]
+    if not view.revocations:
+        return rows
+    return [(item, "revoked" if view.is_revoked(item) else state) for item, state in rows]
+
+
 def _as_json(rows: list[tuple[Issued, str]]) -> str:
-    lines = []
-    for item, state in rows:
-        entry = item.entry()
-        del entry["kind"]
-        lines.append(json.dumps({**entry, "state": state}))
-    return "[" + ",\n ".join(lines) + "]\n"
+    return json.dumps([{**item._asdict(), "state": state} for item, state in rows]) + "\n"
 
 
 def _as_table(rows: list[tuple[Issued, str]]) -> str:
     if not rows:
         return "nothing\n"
-    head = ("SERIAL", "KIND", "NAME", "COMMAND", "UNTIL", "STATE")
-    cells = [head]
+    cells = [("SERIAL", "KIND", "NAME", "COMMAND", "UNTIL", "STATE")]
     cells += [(item.serial, item.role, _name(item), item.word, item.not_after, state) for item, state in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    template = "  ".join(f"{{:<{width}}}" for width in widths[:-1]) + "  {}\n"
-    return "".join([template.format(*row) for row in cells])
+    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
+    template = "".join(f"%-{width}s  " for width in widths) + "%s\n"
+    return "".join([template % row for row in cells])
 
 
 def _name(item: Issued) -> str:

@@ -8,21 +8,23 @@ whoever is killed in between has recorded something that nobody got, never the o
 A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from albatross_pki.ca.database import append, line_for
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import DISK, Disk
-from albatross_pki.journal.log import Journal, read_entries
+from albatross_pki.journal.log import Journal, parse_entries, read_journal
 from albatross_pki.policy.profiles import Dialect, Role
 from albatross_pki.text import printable
 
 FORMAT = 1
+ISSUED = "issued"
 _RECENT = 256  # certificates whose lines are looked for in the database before the next one is added
 LEDGER_MODE = 0o600
 REASONS = (
@@ -50,8 +52,7 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """One certificate. Digests are lower-case hexadecimal SHA-256; serials lower-case hexadecimal numbers.
 
     ``issuer`` and ``key`` are digests of SubjectPublicKeyInfo, ``digest`` that of the DER. ``path`` is the text of the
@@ -73,8 +74,7 @@ class Issued:
     time: str = ""
 
     def entry(self) -> dict[str, str]:
-        members = {name: getattr(self, name) for name in self.__slots__}
-        return {"kind": "issued", **members}
+        return {"kind": ISSUED, **self._asdict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +90,42 @@ class Revoked:
         return {"kind": "revoked", **{name: getattr(self, name) for name in self.__slots__}}
 
 
-_ISSUED_MEMBERS = tuple(Issued.__slots__)
+# An "issued" line as ``Issued.entry`` and the journal write it. Nearly all lines of a ledger are of this form, and
+# reading them so is several times faster than JSON; a line that does not match exactly is read as JSON.
+_LINE = re.compile(
+    r'^\{"n":[0-9]+,"previous":"[0-9a-f]{64}","kind":"issued"'
+    + "".join(rf',"{name}":"([^"\\\n]*)"' for name in Issued._fields)
+    + r"\}\n",
+    re.MULTILINE,
+)
+_STRIDE = len(Issued._fields) + 1
 
 
 class LedgerView:
-    """The ledger as it was read; indexes are made when they are first asked for."""
+    """The ledger as it was read: ``issued`` in order, and what was done to them."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        self._issued: list[Mapping[str, Any]] = []
+    def __init__(self, issued: Iterable[Issued], entries: Iterable[Mapping[str, Any]]) -> None:
+        self.issued = list(issued)
         self.revocations: dict[tuple[str, str], Revoked] = {}
         self.crl_numbers: dict[str, int] = {}
         self.dialect = Dialect.NATIVE
-        self.entries = 0
         for entry in entries:
-            self.entries += 1
             self._take(entry)
+
+    @classmethod
+    def read(cls, path: str) -> Self:
+        """Read a ledger file; raises ``BadJournal`` for what is not one, and ``FileNotFoundError``."""
+        text = read_journal(path).decode("ascii", "replace")
+        pieces = _LINE.split(text)
+        columns = (pieces[start::_STRIDE] for start in range(1, _STRIDE))
+        others = "".join(pieces[::_STRIDE]).encode("ascii", "replace")
+        return cls(map(Issued._make, zip(*columns, strict=True)), parse_entries(others, path))
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         kind = entry.get("kind")
         try:
-            if kind == "issued":
-                self._issued.append(entry)
+            if kind == ISSUED:
+                self.issued.append(Issued(*[entry[name] for name in Issued._fields]))
             elif kind == "revoked":
                 revoked = Revoked(entry["serial"], entry["issuer"], entry["reason"], entry["time"])
                 self.revocations.setdefault((revoked.issuer, revoked.serial), revoked)
@@ -120,21 +135,18 @@ class LedgerView:
             elif kind == "opened":
                 self.dialect = Dialect(entry["dialect"])
         except (KeyError, ValueError, TypeError) as error:
-            raise AlbatrossError(f"line {self.entries} of the ledger cannot be read: {error}") from error
-
-    @cached_property
-    def issued(self) -> list[Issued]:
-        return [_issued(entry) for entry in self._issued]
+            raise AlbatrossError(f"line {entry.get('n')} of the ledger cannot be read: {error}") from error
 
     @property
     def recent(self) -> list[tuple[str, str]]:
         """Serial and label of the last certificates that belong in the database; the root does not."""
-        last = self._issued[-_RECENT:]
-        return [(entry["serial"], entry["label"]) for entry in last if entry.get("role") != Role.ROOT.value]
+        last = self.issued[-_RECENT:]
+        return [(item.serial, item.label) for item in last if item.role != Role.ROOT.value]
 
     def issued_where(self, member: str, value: str) -> list[Issued]:
-        """The certificates whose ``member`` is ``value``, without making objects of all others."""
-        return [_issued(entry) for entry in self._issued if entry.get(member) == value]
+        """The certificates whose ``member`` is ``value``."""
+        position = Issued._fields.index(member)
+        return [item for item in self.issued if item[position] == value]
 
     def is_revoked(self, certificate: Issued) -> bool:
         return (certificate.issuer, certificate.serial) in self.revocations
@@ -144,18 +156,11 @@ class LedgerView:
         return certificate.not_after > write_time(now) and not self.is_revoked(certificate)
 
 
-def _issued(entry: Mapping[str, Any]) -> Issued:
-    try:
-        return Issued(*[entry[name] for name in _ISSUED_MEMBERS])
-    except KeyError as error:
-        raise AlbatrossError(f"a ledger entry lacks {printable(str(error))}") from error
-
-
 def read_ledger(database: str) -> LedgerView:
     """What the ledger of ``database`` holds, read without waiting for a writer; raises if there is none."""
     path = ledger_path(database)
     try:
-        return LedgerView(read_entries(path))
+        return LedgerView.read(path)
     except FileNotFoundError as error:
         raise AlbatrossError(
             f"there is no ledger {path}", hint="it is made when the first certificate is signed with this database"
@@ -185,7 +190,7 @@ class Ledger:
     @cached_property
     def view(self) -> LedgerView:
         """What the ledger held when it was first asked for, with nothing of what this process adds."""
-        return LedgerView(read_entries(self._journal.path))
+        return LedgerView.read(self._journal.path)
 
     @property
     def head(self) -> str:

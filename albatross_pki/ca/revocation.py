@@ -10,7 +10,7 @@ A revoked certificate stays on the list until 30 days after it would have expire
 """
 
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from albatross_pki.ca.certificate import whole_second
 from albatross_pki.ca.issuer import Issuer
 from albatross_pki.ca.ledger import Issued, LedgerView, Revoked, read_time, serial_text
+from albatross_pki.ca.plan import PATH_LABELS
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.keys import signature_hash
 from albatross_pki.names import Name
@@ -58,8 +59,15 @@ def find_certificates(view: LedgerView, text: str) -> list[Issued]:
         return found
     if ":" in text:
         wanted = Name.parse(text)
-        return [item for item in view.issued if full_name(item) == wanted]
-    return [item for item in view.issued if item.label.lower() == text.lower()]
+        label = wanted.label or (wanted.path.labels[-1] if wanted.path.labels else None)
+        labels = PATH_LABELS if label is None else {label}
+        return [item for item in _labelled(view, labels | PATH_LABELS) if full_name(item) == wanted]
+    return _labelled(view, {text.lower()})
+
+
+def _labelled(view: LedgerView, labels: Set[str | None]) -> list[Issued]:
+    """Certificates with one of these labels: what is left to look at closely is little."""
+    return [item for item in view.issued if item.label in labels or item.label.lower() in labels]
 
 
 def full_name(item: Issued) -> Name:
@@ -67,7 +75,7 @@ def full_name(item: Issued) -> Name:
     path = Name.parse(item.path).path
     if item.role == Role.DELEGATION.value:
         return Name(path.parent, path.labels[-1])
-    return Name(path, None if item.label in (".", ":") else item.label.lower())
+    return Name(path, None if item.label in PATH_LABELS else item.label.lower())
 
 
 def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *, every: bool) -> list[Issued]:

@@ -162,20 +162,27 @@ class Journal:
         return number
 
 
-def read_entries(path: str, *, until_torn: bool = True) -> Iterator[dict[str, Any]]:
+def read_entries(path: str) -> Iterator[dict[str, Any]]:
     """Every entry of the journal ``path`` in order, not verified; raises ``BadJournal`` at what is not an entry.
 
     A torn last line is left out. ``FileNotFoundError`` as the system says.
     """
+    return parse_entries(read_journal(path), path)
+
+
+def read_journal(path: str) -> bytes:
+    """The whole lines of a journal; what a crash left of a last one is left out."""
     octets = _octets(path)
-    complete, _, torn = octets.rpartition(b"\n")
-    if torn and not until_torn:
-        raise BadJournal(path, "its last line is cut off")
-    if not complete:
+    return octets[: octets.rfind(b"\n") + 1]
+
+
+def parse_entries(lines: bytes, path: str) -> Iterator[dict[str, Any]]:
+    """The entries in some whole lines of the journal ``path``; raises ``BadJournal``."""
+    if not lines:
         return
     try:
-        # one call for the whole file: several times faster than one per line
-        entries = json.loads(b"[" + complete.replace(b"\n", b",") + b"]")
+        # one call for all of them: several times faster than one per line
+        entries = json.loads(b"[" + lines[:-1].replace(b"\n", b",") + b"]")
     except (ValueError, RecursionError) as error:
         raise BadJournal(path, "is not made of JSON lines", hint="albatross-provision-ca ledger verify") from error
     for entry in entries:

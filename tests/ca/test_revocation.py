@@ -148,11 +148,12 @@ def test_long_expired_certificates_leave_the_list() -> None:
         }
 
     view = LedgerView(
+        [],
         [
             *(issued("a", now - KEPT_AFTER_EXPIRY - timedelta(seconds=1)), revoked("a")),
             *(issued("b", now - KEPT_AFTER_EXPIRY + timedelta(seconds=1)), revoked("b")),
             revoked("c"),
-        ]
+        ],
     )
     assert [item.serial for item in listed(view, "k", now)] == ["b", "c"]
     assert listed(view, "another", now) == []
