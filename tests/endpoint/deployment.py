@@ -194,7 +194,11 @@ class Program:
         self._ended = False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.listening = self.wait_for(r"listening on .*").string
+        try:
+            self.listening = self.wait_for(r"listening on .*").string
+        except BaseException:
+            self.stop()
+            raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None
