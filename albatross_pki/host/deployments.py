@@ -69,7 +69,7 @@ class Deployments:
                 raise Refused([_name_taken(old)], hint="destroy it first, or create with force")
             remembering = self._remembering(rights)
             with self._reserved(name, config, rights, old):
-                async with self._taken_image(name, config, source, rights) as image:
+                async with self._taken_image(config, source, rights) as image:
                     deployment = self._deployment(name, config.settings, image, config)
                     check_deployment(rights, deployment)
                     commit = self._deploying(remembering)
@@ -367,12 +367,12 @@ class Deployments:
 
     @contextlib.asynccontextmanager
     async def _taken_image(
-        self, name: Name, config: UnikernelConfig, source: Source | None, rights: Rights
+        self, config: UnikernelConfig, source: Source | None, rights: Rights
     ) -> AsyncIterator[StoredImage]:
         """The image in the store, pinned; as many octets as the memory asked for may be sent."""
         limit = min(MAX_IMAGE, config.settings.memory_mb * MEBIBYTE)
         if source is None:
-            image = self._known_image(name, rights)
+            image = self._known_image(rights)
         elif source.length <= INLINE_WORK:
             image = self._images.take(source, limit=limit, binding=rights.binding)
         else:
@@ -382,7 +382,7 @@ class Deployments:
         finally:
             self._images.unpin(image.digest)
 
-    def _known_image(self, name: Name, rights: Rights) -> StoredImage:
+    def _known_image(self, rights: Rights) -> StoredImage:
         """The image that the leaf names by its digest alone, if the same delegation deployed it before.
 
         Whoever else may have it here makes no difference, not even to the answer.
@@ -414,13 +414,9 @@ class Deployments:
         """Write a new deployment; the one before it is kept for rollback."""
 
         def commit(deployment: Deployment) -> None:
-            self._images.record(deployment.image)
             keep = self._supervisor.keep
-            try:
-                dropped = self._state.deploy(deployment, Wanted.RUNNING, keep=keep, remember=remembering.policies)
-            except BaseException:
-                self._forget_unrecorded(deployment.image)
-                raise
+            dropped = self._state.deploy(deployment, Wanted.RUNNING, keep=keep, remember=remembering.policies)
+            self._images.record(deployment.image)
             unikernel = self._supervisor.table[deployment.name]
             if unikernel.deployment.number != deployment.number:
                 unikernel.older = (unikernel.deployment, *unikernel.older)[:keep]
@@ -429,13 +425,6 @@ class Deployments:
             remembering.confirm()
 
         return commit
-
-    def _forget_unrecorded(self, image: bytes) -> None:
-        known = (
-            each for unikernel in self._supervisor.table.values() for each in (unikernel.deployment, *unikernel.older)
-        )
-        if not any(each.image == image for each in known):
-            self._images.dropped([image])
 
     def _running(self, remembering: Remembering) -> Commit:
         """Write that a deployment that is recorded is to run."""

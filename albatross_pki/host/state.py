@@ -95,8 +95,11 @@ class State:
             raise
 
     def close(self) -> None:
+        """Close the database and let others have the directory; a second time does nothing."""
         self._database.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def load(self) -> Snapshot:
         """Everything; raises ``StateError`` if a record cannot be understood."""
@@ -239,7 +242,8 @@ class State:
     @staticmethod
     def _prune(execute: "_Execute", condition: str, parameters: tuple[object, ...]) -> list[bytes]:
         """Delete deployments that nothing refers to; return the images that went out of use with them."""
-        where = f"{condition} AND number NOT IN (SELECT deployment FROM unikernels WHERE name = deployments.name)"
+        unused = "number NOT IN (SELECT deployment FROM unikernels WHERE name = deployments.name)"
+        where = f"{condition} AND {unused}"
         images = {row[0] for row in execute(f"SELECT image FROM deployments WHERE {where}", parameters)}  # noqa: S608
         execute(f"DELETE FROM deployments WHERE {where}", parameters)  # noqa: S608  the conditions stand in this file
         return [
