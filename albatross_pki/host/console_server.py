@@ -240,6 +240,8 @@ class ConsoleServer:
         except MalformedMessage as error:
             log.warning("a frame that is no command: %s", printable(str(error)))
             await _answer(channel, header, Failure(str(error)))
+        except TransportError:
+            raise
         except AlbatrossError as error:
             log.warning("%s: %s", header.name, printable(str(error)))
             await _answer(channel, header, Failure(str(error)))
