@@ -27,8 +27,8 @@ from albatross_pki.commands import PolicyAdd, UnikernelDestroy
 from albatross_pki.journal.log import Journal
 from albatross_pki.keys import KeyType, PrivateKey, generate_key, signature_hash
 from albatross_pki.policies import Policy
-from albatross_pki.policy.profiles import Dialect, Role
 from albatross_pki.policy.revocation import read_crl
+from albatross_pki.policy.roles import Dialect, Role
 from bench.measure import Row, compare, seconds, shown, spread
 
 MANY = 100_000

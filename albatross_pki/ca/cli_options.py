@@ -4,29 +4,27 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from albatross_pki.ca.issuer import Issuer, assemble
-from albatross_pki.ca.keys import open_key
 from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import STANDARD, FileExists, read_file
-from albatross_pki.keys import KeyType
-from albatross_pki.pem import certificates
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
+
+if TYPE_CHECKING:
+    from albatross_pki.ca.issuer import Issuer
 
 F = TypeVar("F", bound=Callable[..., Any])
 ROOT_NAME = "cacert.pem"
+KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
 ROLES = ("delegation", "leaf", "server")
 MAX_DAYS = 36500
 
 existing = click.Path(exists=True, dir_okay=False)
 days_type = click.IntRange(1, MAX_DAYS)
-key_type_option = click.option(
-    "--key-type", type=click.Choice([kind.value for kind in KeyType]), default="ed25519", show_default=True
-)
+key_type_option = click.option("--key-type", type=click.Choice(KEY_TYPES), default="ed25519", show_default=True)
 dialect_option = click.option(
     "--dialect", type=click.Choice([kind.value for kind in Dialect]), help="What is written; native by default."
 )
@@ -59,8 +57,12 @@ def days(number: int | None) -> timedelta | None:
     return None if number is None else timedelta(days=number)
 
 
-def read_signer(cacert: str, key: str, root: str | None, passphrase_file: str | None) -> Issuer:
+def read_signer(cacert: str, key: str, root: str | None, passphrase_file: str | None) -> "Issuer":
     """The signer that the files make; the root comes from ``--root`` or from a file beside that fits."""
+    from albatross_pki.ca.issuer import assemble
+    from albatross_pki.ca.keys import open_key
+    from albatross_pki.pem import certificates
+
     ders = certificates(read_file(cacert), cacert)
     roots: list[bytes] = []
     if root is not None:

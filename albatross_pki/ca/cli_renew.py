@@ -17,7 +17,7 @@ from albatross_pki.files import PRIVATE, PUBLIC, make_file, read_file
 from albatross_pki.keys import KeyType, PrivateKey, PublicKey, generate_key, key_pem
 from albatross_pki.pem import CERTIFICATE, armour, bundle, certificates
 from albatross_pki.policy.certificates import CertificateFacts, read_certificate
-from albatross_pki.policy.profiles import Dialect
+from albatross_pki.policy.roles import Dialect
 from albatross_pki.text import printable
 
 

@@ -6,14 +6,12 @@ import os
 import click
 
 from albatross_pki.ca import cli_options as options
-from albatross_pki.ca.issuer import is_signed_by
+from albatross_pki.ca.finding import find_certificates, full_name, to_revoke
 from albatross_pki.ca.ledger import REASONS, Ledger, Revoked, serial_text, write_time
-from albatross_pki.ca.revocation import find_certificates, full_name, listed, make_crl, next_number, to_revoke
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import PUBLIC, make_file, read_file
 from albatross_pki.names import parse_label
 from albatross_pki.pem import CRL, armour, certificates
-from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.text import printable
 
 
@@ -45,6 +43,9 @@ def revoke(database: str, what: str, reason: str, every: bool, ca: str | None) -
 
 
 def _by_file(path: str, ca: str | None, ledger: Ledger, reason: str, time: str) -> list[Revoked]:
+    from albatross_pki.ca.issuer import is_signed_by
+    from albatross_pki.policy.certificates import read_certificate
+
     der = certificates(read_file(path), path)[0]
     certificate = read_certificate(der)
     known = ledger.view.issued_where("digest", hashlib.sha256(der).hexdigest())
@@ -91,6 +92,8 @@ def crl(
     \b
         albatross-provision-ca crl cacert.pem db ca.key
     """
+    from albatross_pki.ca.revocation import listed, make_crl, next_number
+
     now = options.utc_now()
     issuer = options.read_signer(cacert, key, root, passphrase_file)
     issuer_key = issuer.certificate.spki_sha256.hex()

@@ -17,7 +17,7 @@ from albatross_pki.files import PUBLIC, make_file, read_file
 from albatross_pki.keys import KeyType, PrivateKey, describe_key
 from albatross_pki.names import Name, parse_label
 from albatross_pki.pem import CERTIFICATE, armour, bundle
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.text import printable
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")

@@ -20,7 +20,7 @@ from albatross_pki.ca.database import append, line_for
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import DISK, Disk
 from albatross_pki.journal.log import Journal, parse_entries, read_journal
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.text import printable
 
 FORMAT = 1

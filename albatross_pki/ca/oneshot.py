@@ -15,7 +15,7 @@ from albatross_pki.errors import AlbatrossError
 from albatross_pki.extensions import AnyCommand, Constraints, ImageBinding
 from albatross_pki.keys import KeyType, PrivateKey, generate_key
 from albatross_pki.pem import certificates
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
 
 MAX_LEAF = 2**24 - 1  # octets: the length of a certificate in TLS has three octets (RFC 8446 4.4.2)
 

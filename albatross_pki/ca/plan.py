@@ -25,14 +25,13 @@ from albatross_pki.policies import Policy
 from albatross_pki.policy.constraints import NO_CONSTRAINTS, WORDS_OUTSIDE_LEAVES, command_word, within
 from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE
 from albatross_pki.policy.profiles import (
-    Dialect,
     Extensions,
-    Role,
     delegation_extensions,
     leaf_extensions,
     needs_native,
     server_extensions,
 )
+from albatross_pki.policy.roles import PATH_LABELS, Dialect, Role
 from albatross_pki.policy.rules import Violation, config_fits, shrinks, usable
 from albatross_pki.text import printable
 
@@ -45,7 +44,6 @@ DEFAULT_LIFETIME = {
     Role.LEAF: timedelta(days=1),
 }
 ONE_SHOT_LIFETIME = timedelta(seconds=300)
-PATH_LABELS = frozenset({None, "", ".", ":"})  # common names that stand for the issuer's path itself
 CHANGING_WORDS = frozenset(
     {
         *("create", "force-create", "restart", "restart-arguments", "destroy", "stop", "start", "rollback"),

@@ -19,7 +19,7 @@ from albatross_pki.keys import PublicKey, accepted_public_key
 from albatross_pki.policy.certificates import CertificateFacts
 from albatross_pki.policy.judgement import Purpose
 from albatross_pki.policy.leaf_rules import command_of
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
 
 
 def role_of(certificate: CertificateFacts) -> Role:

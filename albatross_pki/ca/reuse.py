@@ -22,7 +22,7 @@ from albatross_pki.errors import Refused
 from albatross_pki.extensions import AlbatrossExtension
 from albatross_pki.keys import spki_digest
 from albatross_pki.names import Name
-from albatross_pki.policy.profiles import Role
+from albatross_pki.policy.roles import Role
 from albatross_pki.wire.extension import encode_albatross_extension, encode_constraints
 
 _SIDE_BY_SIDE = frozenset({Role.LEAF, Role.SERVER})  # roles of which one key may have several, different ones

@@ -1,16 +1,14 @@
 """Revoking certificates, and the lists (CRLs, RFC 5280 5) that tell servers of it.
 
-1. ``find_certificates``: which ledger entries a person means by a serial, a label, a name or a file;
-2. ``next_number``: CRL numbers of a key only rise. The number is the time in seconds or the last number plus one,
+1. ``next_number``: CRL numbers of a key only rise. The number is the time in seconds or the last number plus one,
    whichever is greater, so that it goes on rising after a ledger was restored from an old backup;
-3. ``make_crl``: one complete list of what one issuer key revoked, without extensions that anybody could refuse;
-4. the new list is read and judged with the servers' code (``policy.revocation``) before it is handed out.
+2. ``make_crl``: one complete list of what one issuer key revoked, without extensions that anybody could refuse;
+3. the new list is read and judged with the servers' code (``policy.revocation``) before it is handed out.
 
 A revoked certificate stays on the list until 30 days after it would have expired: by then no clock takes it.
 """
 
-import string
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,12 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from albatross_pki.ca.certificate import whole_second
 from albatross_pki.ca.issuer import Issuer
-from albatross_pki.ca.ledger import Issued, LedgerView, Revoked, read_time, serial_text
-from albatross_pki.ca.plan import PATH_LABELS
+from albatross_pki.ca.ledger import LedgerView, Revoked, read_time, serial_text
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.keys import signature_hash
-from albatross_pki.names import Name
-from albatross_pki.policy.profiles import Role
 from albatross_pki.policy.revocation import judge_crl, read_crl
 
 KEPT_AFTER_EXPIRY = timedelta(days=30)
@@ -47,50 +42,6 @@ class MadeCrl:
     entries: int
     this_update: datetime
     next_update: datetime
-
-
-def find_certificates(view: LedgerView, text: str) -> list[Issued]:
-    """The certificates that ``text`` means: a serial in hexadecimal, a name such as ``dev:hello``, or a label.
-
-    A serial wins over a label that looks like one.
-    """
-    serial = text.lower().replace(":", "") if set(text) <= set(string.hexdigits + ":") else ""
-    if serial and (found := view.issued_where("serial", serial.lstrip("0"))):
-        return found
-    if ":" in text:
-        wanted = Name.parse(text)
-        label = wanted.label or (wanted.path.labels[-1] if wanted.path.labels else None)
-        labels = PATH_LABELS if label is None else {label}
-        return [item for item in _labelled(view, labels | PATH_LABELS) if full_name(item) == wanted]
-    return _labelled(view, {text.lower()})
-
-
-def _labelled(view: LedgerView, labels: Set[str | None]) -> list[Issued]:
-    """Certificates with one of these labels: what is left to look at closely is little."""
-    return [item for item in view.issued if item.label in labels or item.label.lower() in labels]
-
-
-def full_name(item: Issued) -> Name:
-    """The name that a certificate is about; of a delegation, its path as a name."""
-    path = Name.parse(item.path).path
-    if item.role == Role.DELEGATION.value:
-        return Name(path.parent, path.labels[-1])
-    return Name(path, None if item.label in PATH_LABELS else item.label.lower())
-
-
-def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *, every: bool) -> list[Issued]:
-    """Those of ``found`` that can be revoked, one unless ``every``; raises ``Refused`` with the choice there is."""
-    if not found:
-        raise Refused([f"the ledger has no certificate {text!r}"], hint="albatross-provision-ca list DB")
-    if any(item.role == Role.ROOT.value for item in found):
-        raise Refused(["a root cannot be revoked by a list of its own"], hint="take it away from every server")
-    good = [item for item in found if view.is_current(item, now)]
-    if not good:
-        raise Refused([f"{text!r} is revoked or expired already"])
-    if len(good) > 1 and not every:
-        choice = [f"serial {item.serial}: {item.role} {full_name(item)}, until {item.not_after}" for item in good]
-        raise Refused([f"{text!r} means {len(good)} certificates", *choice], hint="name a serial, or say --all")
-    return good
 
 
 def next_number(last: int, now: datetime) -> int:

@@ -11,7 +11,8 @@ from albatross_pki.ca.ledger import Issued, serial_text, write_time
 from albatross_pki.ca.plan import BACKDATED
 from albatross_pki.keys import PrivateKey, spki_digest
 from albatross_pki.names import parse_label
-from albatross_pki.policy.profiles import Dialect, Role, root_extensions
+from albatross_pki.policy.profiles import root_extensions
+from albatross_pki.policy.roles import Dialect, Role
 
 
 def make_root(name: str, key: PrivateKey, dialect: Dialect, lifetime: timedelta, now: datetime) -> tuple[bytes, Issued]:

@@ -22,7 +22,8 @@ from albatross_pki.errors import Refused
 from albatross_pki.keys import generate_key
 from albatross_pki.policy.certificates import CertificateFacts, read_certificate
 from albatross_pki.policy.chain import Judgement, JudgeOptions, Place, judge
-from albatross_pki.policy.profiles import Dialect, Extension, Role, root_extensions
+from albatross_pki.policy.profiles import Extension, root_extensions
+from albatross_pki.policy.roles import Dialect, Role
 
 
 def judge_new(der: bytes, plan: Plan, issuer: Issuer, *, now: datetime, accept_plain: bool = False) -> Judgement:

@@ -17,7 +17,6 @@ The Albatross extension is never critical (upstream refuses critical extensions 
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -36,6 +35,7 @@ from albatross_pki.extensions import (
 )
 from albatross_pki.keys import PublicKey
 from albatross_pki.policies import Policy
+from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.wire.extension import (
     encode_albatross_extension,
     encode_constraints,
@@ -43,24 +43,20 @@ from albatross_pki.wire.extension import (
     encode_image_binding,
 )
 
-
-class Dialect(Enum):
-    NATIVE = "native"
-    UPSTREAM = "upstream"
-
-
-class Role(Enum):
-    """What a certificate is for. A delegation carries a policy, a permission certificate constraints alone."""
-
-    ROOT = "root"
-    DELEGATION = "delegation"
-    PERMISSION = "permission"
-    LEAF = "leaf"
-    SERVER = "server"
-
-    @property
-    def is_authority(self) -> bool:
-        return self in (Role.ROOT, Role.DELEGATION, Role.PERMISSION)
+__all__ = [
+    "Dialect",
+    "Extension",
+    "Extensions",
+    "Role",
+    "alternative_names",
+    "command_extensions",
+    "delegation_extensions",
+    "key_identifier",
+    "leaf_extensions",
+    "needs_native",
+    "root_extensions",
+    "server_extensions",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from albatross_pki.keys import KeyType, PrivateKey, generate_key, key_pem, load_
 from albatross_pki.pem import REQUEST, armour
 from albatross_pki.policy.constraints import command_word
 from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE, WORDS_FOR_PATHS
-from albatross_pki.policy.profiles import Dialect, needs_native
+from albatross_pki.policy.profiles import needs_native
+from albatross_pki.policy.roles import Dialect
 from albatross_pki.policy.rules import usable
 from albatross_pki.request.csr import Wanted, make_request
 

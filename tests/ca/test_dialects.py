@@ -23,7 +23,7 @@ from albatross_pki.extensions import ALBATROSS_OID
 from albatross_pki.keys import load_key
 from albatross_pki.pem import certificates
 from albatross_pki.policy.certificates import read_certificate
-from albatross_pki.policy.profiles import Dialect, Role
+from albatross_pki.policy.roles import Dialect, Role
 from tests.ca.programs import Program
 
 VECTORS = Path(__file__).parent.parent / "vectors"

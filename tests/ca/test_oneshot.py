@@ -12,7 +12,7 @@ from albatross_pki.extensions import Constraints, ImageBinding, Status
 from albatross_pki.policies import Policy
 from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.policy.chain import judge_bundle, read_anchors
-from albatross_pki.policy.profiles import Dialect
+from albatross_pki.policy.roles import Dialect
 from albatross_pki.unikernels import NetworkInterface, Settings, UnikernelConfig
 from tests.pki_builder import Authority, policy
 
