@@ -36,6 +36,8 @@ ONLY_IN = {
 
 # nobody waits for these before a command line has decided that it needs them
 HEAVY = ("asn1crypto", "asyncio", "cryptography", "elftools", "OpenSSL", "pyroute2", "sqlite3", "ssl")
+SERVING = {"asyncio", "ssl"}  # asyncio imports ssl; programs that are going to serve may have both
+SERVERS = {"albatross-authorise", "albatross-console", "albatross-tls-endpoint", "albatross-tls-inetd", "albatrossd"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -114,4 +116,5 @@ def test_a_command_line_is_there_at_once(script: str) -> None:
         f"print(*sorted(set(sys.modules) & set({HEAVY!r})))"
     )
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert (loaded.returncode, loaded.stderr, loaded.stdout.split()) == (0, "", [])
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert set(loaded.stdout.split()) - (SERVING if script in SERVERS else set()) == set()
