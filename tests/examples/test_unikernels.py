@@ -42,7 +42,7 @@ def build() -> ModuleType:
     return module
 
 
-def test_every_example_is_committed_for_both_processors(build):
+def test_every_example_is_committed_for_both_processors(build: ModuleType) -> None:
     expected = {
         toolchain.machine: {f"{name}{toolchain.suffix}" for name in build.NAMES} for toolchain in build.TOOLCHAINS
     }
@@ -51,12 +51,12 @@ def test_every_example_is_committed_for_both_processors(build):
 
 
 @pytest.mark.parametrize(("machine", "name"), FILES)
-def test_the_committed_file_is_the_recorded_one(machine, name):
+def test_the_committed_file_is_the_recorded_one(machine: str, name: str) -> None:
     assert hashlib.sha256((DIRECTORY / name).read_bytes()).hexdigest() == RECORD[machine]["sha256"][name]
 
 
 @pytest.mark.parametrize("machine", sorted(RECORD))
-def test_building_again_gives_the_same_octets(build, machine, tmp_path):
+def test_building_again_gives_the_same_octets(build: ModuleType, machine: str, tmp_path: Path) -> None:
     (toolchain,) = [each for each in build.TOOLCHAINS if each.machine == machine]
     if not toolchain.installed:
         pytest.skip(f"{toolchain.compiler} is not installed: only digests and structure are checked")
@@ -73,7 +73,7 @@ def test_building_again_gives_the_same_octets(build, machine, tmp_path):
 
 
 @pytest.mark.parametrize(("machine", "name"), FILES)
-def test_structure_of_the_committed_file(machine, name):
+def test_structure_of_the_committed_file(machine: str, name: str) -> None:
     check_structure((DIRECTORY / name).read_bytes(), machine, name.partition(".")[0])
 
 

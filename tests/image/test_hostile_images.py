@@ -45,7 +45,7 @@ def read(octets: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(SEEDS), edits)
-def test_an_image_with_words_changed(seed, changes):
+def test_an_image_with_words_changed(seed: bytes, changes: list[tuple[int, int, int]]) -> None:
     octets = bytearray(seed)
     for offset, size, value in changes:
         octets[offset : offset + size] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
@@ -56,17 +56,17 @@ def test_an_image_with_words_changed(seed, changes):
 @given(st.binary(max_size=300))
 @example(b"")
 @example(b"\x7fELF")
-def test_any_octets(octets):
+def test_any_octets(octets: bytes) -> None:
     read(octets)
     read(SEEDS[0][:20] + octets)
 
 
-def test_an_image_cut_anywhere():
+def test_an_image_cut_anywhere() -> None:
     for length in range(len(SEEDS[0])):
         read(SEEDS[0][:length])
 
 
-def test_an_image_with_any_single_octet_changed():
+def test_an_image_with_any_single_octet_changed() -> None:
     headers = len(SEEDS[0])
     for offset in (*range(64 + 4 * 56), *range(headers - 800, headers)):
         octets = bytearray(SEEDS[0])

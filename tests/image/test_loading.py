@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.image.elf import BadImage
+from albatross_pki.image.loading import Layout, lay_out
 from albatross_pki.image.loading import Segment as Placed
-from albatross_pki.image.loading import lay_out
 from albatross_pki.image.solo5 import parse_image
 from tests.solo5_builder import EXECUTE, READ, WRITE, Segment, build_image
 
@@ -14,11 +14,11 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "unikernels").glob("
 CODE = Segment(0x100000, b"\xf4" * 100)
 
 
-def laid_out(*segments: Segment, memory_mb: int = 2, entry: int = 0x100000):
+def laid_out(*segments: Segment, memory_mb: int = 2, entry: int = 0x100000) -> Layout:
     return lay_out(parse_image(build_image(segments=segments, entry=entry)), memory_mb)
 
 
-def test_segments_cover_whole_pages_and_the_rest_of_them_is_zero():
+def test_segments_cover_whole_pages_and_the_rest_of_them_is_zero() -> None:
     layout = laid_out(CODE, Segment(0x101010, b"data", READ | WRITE, memory=0x2000))
     code, data = layout.segments
     assert (code.start, code.end, code.flags) == (0x100000, 0x101000, READ | EXECUTE)
@@ -28,23 +28,23 @@ def test_segments_cover_whole_pages_and_the_rest_of_them_is_zero():
     assert layout.memory == 2 << 20
 
 
-def test_a_segment_without_contents_is_not_there():
+def test_a_segment_without_contents_is_not_there() -> None:
     layout = laid_out(CODE, Segment(0x101000, b"", READ | WRITE, memory=0x5000))
     assert len(layout.segments) == 1
     assert layout.image_end == 0x101000
 
 
-def test_an_alignment_above_a_page_widens_the_segment():
+def test_an_alignment_above_a_page_widens_the_segment() -> None:
     (placed,) = laid_out(Segment(0x100000, b"\xf4", align=0x10000)).segments
     assert placed == Placed(0x100000, 0x110000, READ | EXECUTE, 0x100000, placed.offset, 1)
 
 
-def test_an_image_may_end_where_memory_ends():
+def test_an_image_may_end_where_memory_ends() -> None:
     assert laid_out(Segment(0x100000, b"\xf4", memory=0x100000)).image_end == 2 << 20
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_examples_can_be_loaded(path):
+def test_the_examples_can_be_loaded(path: Path) -> None:
     layout = lay_out(parse_image(path.read_bytes()), 2)
     assert layout.image_end >= 0x101000
 
@@ -71,13 +71,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_an_image_that_breaks_a_rule_is_refused(name):
+def test_an_image_that_breaks_a_rule_is_refused(name: str) -> None:
     segments, changes, words = BROKEN[name]
     with pytest.raises(BadImage, match=words):
         laid_out(*segments, **changes)
 
 
-def test_too_little_memory_comes_with_a_hint():
+def test_too_little_memory_comes_with_a_hint() -> None:
     with pytest.raises(BadImage) as refusal:
         laid_out(Segment(0x100000, b"x", memory=0x500000))
     assert refusal.value.hint == "it needs more than 6 MB, because its own stack and heap come on top"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from albatross_pki.image.elf import BadImage
+from albatross_pki.image.elf import BadImage, Octets
 from albatross_pki.image.solo5 import Abi, Device, DeviceKind, Manifest, Target, parse_image
 from tests.solo5_builder import (
     Segment,
@@ -25,7 +25,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "unikernels").glob("
 FIRST = entry("", "RESERVED_FIRST")
 
 
-def test_an_image_tells_machine_target_version_and_devices():
+def test_an_image_tells_machine_target_version_and_devices() -> None:
     octets = build_image(devices=[("service", "NET_BASIC"), ("storage", "BLOCK_BASIC")])
     image = parse_image(octets)
     assert image.machine == 62
@@ -36,16 +36,16 @@ def test_an_image_tells_machine_target_version_and_devices():
 
 
 @pytest.mark.parametrize("target", Target)
-def test_every_target_is_known(target):
+def test_every_target_is_known(target: Target) -> None:
     assert parse_image(build_image(target=target, version=9)).abi == Abi(target, 9)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_octets_come_in_any_buffer(kind):
+def test_octets_come_in_any_buffer(kind: type[Octets]) -> None:
     assert parse_image(kind(build_image())).abi.target is Target.SPT
 
 
-def test_a_mapped_file_can_be_closed_after_parsing(tmp_path):
+def test_a_mapped_file_can_be_closed_after_parsing(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(build_image())
     with path.open("rb") as file:
@@ -54,13 +54,13 @@ def test_a_mapped_file_can_be_closed_after_parsing(tmp_path):
         mapped.close()  # BufferError if a view of it were left
 
 
-def test_a_full_manifest_has_63_devices():
+def test_a_full_manifest_has_63_devices() -> None:
     devices = [(f"disk{index}", "BLOCK_BASIC") for index in range(63)]
     assert len(parse_image(build_image(devices=devices)).manifest.devices) == 63
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_notes_are_those_that_pyelftools_finds(path):
+def test_the_notes_are_those_that_pyelftools_finds(path: Path) -> None:
     octets = path.read_bytes()
     image = parse_image(octets)
     elf = ELFFile(io.BytesIO(octets))
@@ -104,7 +104,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_file_that_is_not_such_an_elf_is_refused(name):
+def test_a_file_that_is_not_such_an_elf_is_refused(name: str) -> None:
     octets, words = BAD_FILES[name]
     with pytest.raises(BadImage, match=words):
         parse_image(octets)
@@ -167,24 +167,24 @@ BAD_NOTES = {
 
 
 @pytest.mark.parametrize("name", BAD_NOTES)
-def test_notes_that_are_wrong_are_refused_in_words_that_people_know(name):
+def test_notes_that_are_wrong_are_refused_in_words_that_people_know(name: str) -> None:
     octets, words = BAD_NOTES[name]
     with pytest.raises(BadImage, match=words):
         parse_image(octets)
 
 
-def test_the_first_of_two_notes_counts():
+def test_the_first_of_two_notes_counts() -> None:
     image = parse_image(build_image(notes=[abi_note(2), abi_note(1), manifest_note([FIRST])]))
     assert image.abi.target is Target.SPT
 
 
-def test_an_ordinary_program_gets_a_hint():
+def test_an_ordinary_program_gets_a_hint() -> None:
     with pytest.raises(BadImage) as refusal:
         parse_image(build_image(notes=[note(3, bytes(20), name=b"GNU\0\0\0\0\0", name_size=4)]))
     assert refusal.value.hint == "an ordinary program is not a unikernel: it has to be built for Solo5"
 
 
-def test_devices_keep_the_manifests_order():
+def test_devices_keep_the_manifests_order() -> None:
     entries = device_entries([(name, "NET_BASIC") for name in ("z", "a", "m")])
     image = parse_image(build_image(notes=[abi_note(), manifest_note(entries)], segments=[Segment(0x100000, b"\xf4")]))
     assert [device.name for device in image.manifest.devices] == ["z", "a", "m"]

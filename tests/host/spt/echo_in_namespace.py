@@ -46,7 +46,7 @@ def network(name: str) -> int:
 
 
 def checksum(octets: bytes) -> int:
-    total = sum(struct.unpack(f">{len(octets) // 2}H", octets))
+    total: int = sum(struct.unpack(f">{len(octets) // 2}H", octets))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

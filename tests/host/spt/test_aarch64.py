@@ -63,7 +63,7 @@ def archive(files: dict[str, bytes | None]) -> bytes:
 
 
 @pytest.mark.slow
-def test_the_examples_run_on_an_emulated_machine(tmp_path):
+def test_the_examples_run_on_an_emulated_machine(tmp_path: Path) -> None:
     if reason := missing():
         pytest.skip(reason)
     init = tmp_path / "init"

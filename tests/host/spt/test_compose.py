@@ -7,7 +7,8 @@ import mmap
 import os
 import struct
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -31,7 +32,14 @@ def composed() -> Iterator[Composer]:
     """``compose`` with the parsed image and defaults; descriptors are closed at the end."""
     made: list[int] = []
 
-    def composer(octets: bytes, *, memory_mb: int = 2, arguments: bytes = b"", devices=(), confinement=None) -> int:
+    def composer(
+        octets: bytes,
+        *,
+        memory_mb: int = 2,
+        arguments: bytes = b"",
+        devices: Sequence[AttachedDevice] = (),
+        confinement: Confinement | None = None,
+    ) -> int:
         image = parse_image(octets)
         made.append(compose(image, octets, memory_mb, arguments, devices, confinement or Confinement()))
         return made[-1]
@@ -54,7 +62,7 @@ def loaded(descriptor: int) -> dict[int, tuple[int, bytes]]:
     return {segment["p_vaddr"]: (segment["p_flags"], segment.data()) for segment in segments}
 
 
-def test_the_executable_has_our_pieces_and_the_images_segments(composed):
+def test_the_executable_has_our_pieces_and_the_images_segments(composed: Composer) -> None:
     segments = [Segment(START, b"\xf4" * 5000), Segment(START + 0x3010, b"data", READ | WRITE, memory=0x100)]
     descriptor = composed(build_image(segments=segments), memory_mb=4)
     pieces = loaded(descriptor)
@@ -74,20 +82,20 @@ def test_the_executable_has_our_pieces_and_the_images_segments(composed):
     assert stack["p_flags"] == READ | WRITE  # not executable: older kernels would make everything executable
 
 
-def test_an_image_with_as_many_segments_as_it_may_have(composed):
+def test_an_image_with_as_many_segments_as_it_may_have(composed: Composer) -> None:
     segments = [Segment(START + index * 0x2000, b"\xf4") for index in range(62)]
     pieces = loaded(composed(build_image(segments=segments)))
     assert len(pieces) == 62 + 3
 
 
-def test_the_image_for_another_processor_is_composed_for_that(composed):
+def test_the_image_for_another_processor_is_composed_for_that(composed: Composer) -> None:
     descriptor = composed(build_image(machine=183))
     elf = ELFFile(io.BytesIO(content(descriptor)))
     assert elf["e_machine"] == "EM_AARCH64"
     assert loaded(descriptor)[CODE][1].rstrip(b"\0") == MACHINE_CODE[183].rstrip(b"\0")
 
 
-def test_devices_are_filled_into_the_manifest(composed):
+def test_devices_are_filled_into_the_manifest(composed: Composer) -> None:
     octets = build_image(devices=[("service", "NET_BASIC"), ("storage", "BLOCK_BASIC")])
     devices = [AttachedBlock("storage", 50, 1 << 33, 4096), AttachedNet("service", 51, MAC, 1420)]
     boot = loaded(composed(octets, devices=devices, arguments=b"--name=x y"))[BOOT][1]
@@ -105,7 +113,7 @@ def test_devices_are_filled_into_the_manifest(composed):
     assert struct.unpack_from("<iIB", storage, 88) == (3, 0, 1)
 
 
-def test_p18_the_executable_is_sealed_against_its_writer_too(composed):
+def test_p18_the_executable_is_sealed_against_its_writer_too(composed: Composer) -> None:
     descriptor = composed(build_image())
     seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     assert seals == fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -129,7 +137,7 @@ def test_p18_the_executable_is_sealed_against_its_writer_too(composed):
     assert content(descriptor) == before
 
 
-def test_p18_changing_the_image_afterwards_changes_nothing(composed):
+def test_p18_changing_the_image_afterwards_changes_nothing(composed: Composer) -> None:
     octets = bytearray(build_image())
     image = parse_image(octets)
     descriptor = compose(image, octets, 2, b"", (), Confinement())
@@ -141,7 +149,9 @@ def test_p18_changing_the_image_afterwards_changes_nothing(composed):
         os.close(descriptor)
 
 
-def test_kernels_that_do_not_know_executable_memory_files_are_asked_for_an_ordinary_one(composed, monkeypatch):
+def test_kernels_that_do_not_know_executable_memory_files_are_asked_for_an_ordinary_one(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Linux before 6.3 refuses the flag MFD_EXEC, and lets every memory file be executed."""
     real = os.memfd_create
     asked = []
@@ -157,11 +167,11 @@ def test_kernels_that_do_not_know_executable_memory_files_are_asked_for_an_ordin
     assert asked == [os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | 0x10, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING]
 
 
-def test_the_descriptor_is_closed_on_exec(composed):
+def test_the_descriptor_is_closed_on_exec(composed: Composer) -> None:
     assert not os.get_inheritable(composed(build_image()))
 
 
-def test_a_large_image_is_copied_once(tmp_path):
+def test_a_large_image_is_copied_once() -> None:
     size = 64 << 20
     octets = bytearray(build_image(segments=[Segment(START, b"\xf4"), Segment(START + 0x1000, bytes(size), READ)]))
     image = parse_image(octets)
@@ -174,14 +184,14 @@ def test_a_large_image_is_copied_once(tmp_path):
     assert peak < 1 << 20
 
 
-def test_zeros_take_no_memory(composed):
+def test_zeros_take_no_memory(composed: Composer) -> None:
     zeros = Segment(START + 0x1000, b"x", READ, memory=64 << 20)
     status = os.fstat(composed(build_image(segments=[Segment(START, b"\xf4"), zeros]), memory_mb=128))
     assert status.st_size > 64 << 20
     assert status.st_blocks * 512 < 1 << 20
 
 
-def test_zeros_that_can_be_written_are_not_in_the_file(composed):
+def test_zeros_that_can_be_written_are_not_in_the_file(composed: Composer) -> None:
     data = Segment(START + 0x10000, b"x" * 0x1001, READ | WRITE, align=0x10000, memory=64 << 20)
     odd = Segment(START + (80 << 20) + 0x2010, b"y", READ | WRITE, align=0x10000)
     descriptor = composed(build_image(segments=[Segment(START, b"\xf4"), data, odd]), memory_mb=128)
@@ -193,7 +203,7 @@ def test_zeros_that_can_be_written_are_not_in_the_file(composed):
     assert os.fstat(descriptor).st_size < 1 << 20
 
 
-def test_nothing_stays_open_when_the_file_cannot_be_written():
+def test_nothing_stays_open_when_the_file_cannot_be_written() -> None:
     octets = build_image()
     image = parse_image(octets)
     before = sorted(os.listdir("/proc/self/fd"))
@@ -217,14 +227,14 @@ def refusal(
     return refused.value
 
 
-def test_an_image_for_another_tender_is_refused():
+def test_an_image_for_another_tender_is_refused() -> None:
     assert refusal(build_image(target=1)).reasons == ("the image is for Solo5's hvt, the embedded tender runs spt",)
     assert refusal(build_image(version=1)).reasons == (
         "the image is for version 1 of Solo5's spt interface, the embedded tender knows version 2",
     )
 
 
-def test_p31_everything_that_is_wrong_is_said_at_once():
+def test_p31_everything_that_is_wrong_is_said_at_once() -> None:
     broken = AttachedBlock("storage", 51, 8000, 512)
     stranger = AttachedNet("management", 52, MAC[:5], 0)
     reasons = refusal(WITH_BOTH, 0, b"x" * 8192 + b"\0", (broken, stranger, DISK)).reasons
@@ -241,19 +251,19 @@ def test_p31_everything_that_is_wrong_is_said_at_once():
     )
 
 
-def test_a_device_of_the_other_kind_is_not_the_declared_one():
+def test_a_device_of_the_other_kind_is_not_the_declared_one() -> None:
     other = AttachedBlock("service", 50, 8192, 512)
     reasons = refusal(WITH_BOTH, devices=(other, DISK)).reasons
     assert reasons == ("device 'service' of type BLOCK_BASIC is not declared in the manifest",)
 
 
 @pytest.mark.parametrize("size", [0, 1, 256, 513, 1000, 65536, -512])
-def test_impossible_sectors_are_refused(size):
+def test_impossible_sectors_are_refused(size: int) -> None:
     reasons = refusal(WITH_BOTH, devices=(NET, AttachedBlock("storage", 51, 1 << 20, size))).reasons
     assert reasons == (f"block device 'storage': a sector of {size} octets is no power of two from 512 to 32768",)
 
 
-def test_an_empty_disk_is_refused():
+def test_an_empty_disk_is_refused() -> None:
     reasons = refusal(WITH_BOTH, devices=(NET, AttachedBlock("storage", 51, 0, 512))).reasons
     assert reasons == ("block device 'storage': 0 octets are not one or more sectors of 512 octets",)
 
@@ -270,17 +280,17 @@ def test_an_empty_disk_is_refused():
         {"cgroup": "/" * 4001},
     ],
 )
-def test_impossible_confinements_are_refused(impossible):
+def test_impossible_confinements_are_refused(impossible: dict[str, Any]) -> None:
     with pytest.raises(OutOfRange):
         Confinement(**impossible)
 
 
-def test_a_group_without_a_user_is_a_mistake_of_ours():
+def test_a_group_without_a_user_is_a_mistake_of_ours() -> None:
     with pytest.raises(TypeError):
         Confinement(gid=5)
 
 
-def test_the_filter_stands_where_the_table_says(composed):
+def test_the_filter_stands_where_the_table_says(composed: Composer) -> None:
     table = loaded(composed(build_image()))[TABLE][1]
     rows = list(struct.iter_unpack("<11Q", table[: 88 * 64]))
     seccomp = next(row for row in rows if row[0] == 317)

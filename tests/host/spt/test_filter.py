@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albatross_pki.host.spt.architecture import AARCH64, X86_64
+from albatross_pki.host.spt.architecture import AARCH64, X86_64, Architecture
 from albatross_pki.host.spt.attached import AttachedBlock, AttachedNet
 from albatross_pki.host.spt.filter import MAX_INSTRUCTIONS, Comparison, assemble, program, rules
 
@@ -31,7 +31,7 @@ def verdict(octets: bytes, number: int, arguments: tuple[int, ...] = (), audit: 
         assert steps <= len(instructions)
         if code == 0x20:  # BPF_LD | BPF_W | BPF_ABS
             assert operand % 4 == 0
-            (accumulator,) = struct.unpack_from("<I", data, operand)
+            accumulator = int.from_bytes(data[operand : operand + 4], "little")
         elif code == 0x05:  # BPF_JMP | BPF_JA
             counter += operand
         elif code == 0x15:  # BPF_JMP | BPF_JEQ | BPF_K
@@ -39,7 +39,7 @@ def verdict(octets: bytes, number: int, arguments: tuple[int, ...] = (), audit: 
         elif code == 0x25:  # BPF_JMP | BPF_JGT | BPF_K
             counter += yes if accumulator > operand else no
         elif code == 0x06:  # BPF_RET | BPF_K
-            return operand
+            return int(operand)
         else:
             raise AssertionError(f"instruction {code:#x}")
 
@@ -93,17 +93,17 @@ DENIED = [
 
 @pytest.mark.parametrize("architecture", FILTERS, ids=lambda each: each.name)
 @pytest.mark.parametrize(("call", "arguments"), ALLOWED)
-def test_what_a_unikernel_needs_is_allowed(architecture, call, arguments):
+def test_what_a_unikernel_needs_is_allowed(architecture: Architecture, call: str, arguments: tuple[int, ...]) -> None:
     assert verdict(FILTERS[architecture], architecture.calls[call], arguments, architecture.audit) == ALLOW
 
 
 @pytest.mark.parametrize("architecture", FILTERS, ids=lambda each: each.name)
 @pytest.mark.parametrize(("call", "arguments"), DENIED)
-def test_everything_else_kills(architecture, call, arguments):
+def test_everything_else_kills(architecture: Architecture, call: str, arguments: tuple[int, ...]) -> None:
     assert verdict(FILTERS[architecture], architecture.calls[call], arguments, architecture.audit) == KILL_PROCESS
 
 
-def test_thread_local_storage_is_a_call_on_x86_64_only():
+def test_thread_local_storage_is_a_call_on_x86_64_only() -> None:
     call = X86_64.calls["arch_prctl"]
     assert verdict(FILTERS[X86_64], call, (0x1002, 0x5000)) == ALLOW
     assert verdict(FILTERS[X86_64], call, (0x1001, 0x5000)) == KILL_PROCESS
@@ -111,7 +111,7 @@ def test_thread_local_storage_is_a_call_on_x86_64_only():
 
 
 @pytest.mark.parametrize("architecture", FILTERS, ids=lambda each: each.name)
-def test_no_other_number_is_allowed(architecture):
+def test_no_other_number_is_allowed(architecture: Architecture) -> None:
     wanted = {"write", "read", "exit_group", "epoll_pwait", "timerfd_settime", "clock_gettime", "pread64", "pwrite64"}
     if architecture is X86_64:
         wanted.add("arch_prctl")
@@ -121,14 +121,14 @@ def test_no_other_number_is_allowed(architecture):
             assert verdict(FILTERS[architecture], number, (1, 1, 1), architecture.audit) == KILL_PROCESS
 
 
-def test_another_architectures_calls_are_not_allowed():
+def test_another_architectures_calls_are_not_allowed() -> None:
     i386 = 0x40000003
     assert verdict(FILTERS[X86_64], 231, (0,), i386) == KILL_PROCESS
     assert verdict(FILTERS[X86_64], 231, (0,), AARCH64.audit) == KILL_PROCESS
 
 
 @pytest.mark.parametrize("architecture", FILTERS, ids=lambda each: each.name)
-def test_the_largest_manifest_fits(architecture):
+def test_the_largest_manifest_fits(architecture: Architecture) -> None:
     devices = [AttachedBlock(f"d{index}", index, 2**40, 4096) for index in range(63)]
     octets = program(architecture, devices)
     assert len(octets) // 8 <= MAX_INSTRUCTIONS // 2
@@ -137,7 +137,7 @@ def test_the_largest_manifest_fits(architecture):
     assert verdict(octets, architecture.calls["pread64"], (66, 0, 4096, 0), architecture.audit) == KILL_PROCESS
 
 
-def test_a_filter_that_is_too_long_is_a_mistake_of_ours():
+def test_a_filter_that_is_too_long_is_a_mistake_of_ours() -> None:
     with pytest.raises(RuntimeError, match="a filter of"):
         assemble(X86_64, rules(X86_64, SHAPES) * 200)
 
@@ -147,7 +147,7 @@ words = st.sampled_from((0, 1, 2, 3, 4, 5, 6, 512, 0x1002, LAST_SECTOR, LAST_SEC
 
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from(sorted(X86_64.calls.values())), st.tuples(*[words | st.integers(0, 2**64 - 1)] * 4))
-def test_the_program_does_what_the_rules_say(number, arguments):
+def test_the_program_does_what_the_rules_say(number: int, arguments: tuple[int, ...]) -> None:
     expected = any(
         X86_64.calls[rule.call] == number
         and all(

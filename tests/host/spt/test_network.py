@@ -29,7 +29,7 @@ def impossible() -> str | None:
 
 
 @pytest.mark.parametrize("user", [0, 190123])
-def test_echo_net_answers_every_ping_and_survives_strangers(user):
+def test_echo_net_answers_every_ping_and_survives_strangers(user: int) -> None:
     if reason := impossible():
         pytest.skip(f"no network namespace can be made: {reason}")
     if user and os.geteuid() != 0:

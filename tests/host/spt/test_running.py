@@ -13,6 +13,7 @@ import pytest
 from albatross_pki.host.spt.attached import AttachedBlock, Confinement
 from albatross_pki.host.spt.bootinfo import BOOT, MAX_COMMAND_LINE
 from albatross_pki.host.spt.stub import CODE, TABLE, TABLE_ROOM
+from tests.host.spt.conftest import Start
 from tests.solo5_builder import (
     EXIT_WITH_NEGATED_RESULT,
     EXIT_WITH_RESULT,
@@ -35,28 +36,28 @@ TABLE_END = TABLE + TABLE_ROOM - 1
 
 
 @pytest.mark.parametrize("status", [0, 1, 77, 125, 255])
-def test_the_exit_status_is_the_unikernels(start, status):
+def test_the_exit_status_is_the_unikernels(start: Start, status: int) -> None:
     assert start("hello", f"--exit={status}").wait() == status
 
 
-def test_the_command_line_arrives(start):
+def test_the_command_line_arrives(start: Start) -> None:
     guest = start("hello", "--name=dev:hello one two --exit=0")
     assert guest.read_line() == b"hello, the command line is: --name=dev:hello one two --exit=0"
 
 
-def test_the_longest_command_line_arrives(start):
+def test_the_longest_command_line_arrives(start: Start) -> None:
     guest = start("hello", "--exit=9 " + "x" * (MAX_COMMAND_LINE - 9))
     assert guest.wait() == 9
 
 
-def test_lines_arrive_while_it_runs(start):
+def test_lines_arrive_while_it_runs(start: Start) -> None:
     guest = start("ticker", "--lines=2")
     assert guest.read_line() == b"tick 1"
     assert guest.read_line() == b"tick 2"
     assert guest.wait() == 0
 
 
-def test_it_waits_without_using_the_processor_and_ends_on_sigterm(start):
+def test_it_waits_without_using_the_processor_and_ends_on_sigterm(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
     os.kill(guest.pid, signal.SIGTERM)
@@ -64,7 +65,7 @@ def test_it_waits_without_using_the_processor_and_ends_on_sigterm(start):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_boot_information_and_registers_are_those_of_the_interface(start):
+def test_boot_information_and_registers_are_those_of_the_interface(start: Start) -> None:
     # write(1, stack pointer - 56, 56) of: rdi, rsp as pushed, [rsp]; then the boot information itself
     registers = [b"\x57", b"\x54", b"\xff\x74\x24\x10", b"\x53", b"\x55", b"\x41\x54", b"\x41\x57"]  # push each
     code = b"".join(registers)
@@ -83,7 +84,7 @@ def test_boot_information_and_registers_are_those_of_the_interface(start):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_segments_have_their_contents_and_zeros_behind(start):
+def test_segments_have_their_contents_and_zeros_behind(start: Start) -> None:
     segments = [
         Segment(START, load("rax", DATA + 4) + LOAD_BYTE + EXIT_WITH_RESULT),
         Segment(DATA, b"data\x07", READ | WRITE, memory=0x3000),
@@ -94,7 +95,7 @@ def test_segments_have_their_contents_and_zeros_behind(start):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_zeros_around_writable_contents_are_memory_like_all_other(start):
+def test_zeros_around_writable_contents_are_memory_like_all_other(start: Start) -> None:
     end = START + 0x40000
     for place in (START + 0x10000, START + 0x12010, START + 0x13000, end - 1):
         segments = [
@@ -126,28 +127,28 @@ NO_CODE = {
 
 @pytest.mark.usefixtures("machine_code")
 @pytest.mark.parametrize("place", READABLE)
-def test_its_memory_is_readable_and_writable(start, place):
+def test_its_memory_is_readable_and_writable(start: Start, place: str) -> None:
     code = load("rax", READABLE[place]) + STORE_BYTE + LOAD_BYTE + EXIT_WITH_RESULT
     assert start(build_image(code=code)).wait() == 1
 
 
 @pytest.mark.usefixtures("machine_code")
 @pytest.mark.parametrize("place", UNMAPPED)
-def test_nothing_else_is_mapped(start, place):
+def test_nothing_else_is_mapped(start: Start, place: str) -> None:
     code = load("rax", UNMAPPED[place]) + LOAD_BYTE + exits_with(0)
     assert start(build_image(code=code)).wait() == -signal.SIGSEGV
 
 
 @pytest.mark.usefixtures("machine_code")
 @pytest.mark.parametrize("place", CONSTANT)
-def test_what_is_not_writable_stays_so(start, place):
+def test_what_is_not_writable_stays_so(start: Start, place: str) -> None:
     code = load("rax", CONSTANT[place]) + STORE_BYTE + exits_with(0)
     assert start(build_image(code=code)).wait() == -signal.SIGSEGV
 
 
 @pytest.mark.usefixtures("machine_code")
 @pytest.mark.parametrize("place", NO_CODE)
-def test_what_is_not_code_cannot_be_executed(start, place):
+def test_what_is_not_code_cannot_be_executed(start: Start, place: str) -> None:
     segments = [
         Segment(START, load("rax", NO_CODE[place]) + JUMP_RAX),
         Segment(DATA, exits_with(0), READ | WRITE),
@@ -155,7 +156,7 @@ def test_what_is_not_code_cannot_be_executed(start, place):
     assert start(build_image(segments=segments)).wait() == -signal.SIGSEGV
 
 
-def test_the_address_space_is_the_unikernels_alone(start):
+def test_the_address_space_is_the_unikernels_alone(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
     lowest = end = 0x10000
@@ -172,7 +173,7 @@ def test_the_address_space_is_the_unikernels_alone(start):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_every_other_system_call_kills(start):
+def test_every_other_system_call_kills(start: Start) -> None:
     allowed = {0, 1, 17, 18, 158, 228, 231, 281, 286}
     trampolines = {
         335,
@@ -187,13 +188,13 @@ def test_every_other_system_call_kills(start):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_it_can_set_its_thread_pointer(start):
+def test_it_can_set_its_thread_pointer(start: Start) -> None:
     code = call(158, 0x1002, 0x180000) + EXIT_WITH_NEGATED_RESULT
     assert start(build_image(code=code)).wait() == 0
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_the_wrong_descriptor_kills(start):
+def test_the_wrong_descriptor_kills(start: Start) -> None:
     for descriptor in (0, 2, 3, 4, 5):
         code = call(1, descriptor, BOOT, 8) + exits_with(0)
         assert start(build_image(code=code)).wait() == -signal.SIGSYS
@@ -207,7 +208,7 @@ def disk(tmp_path: Path, octets: int, sector_size: int = 512, name: str = "stora
 
 
 @pytest.mark.parametrize("sector_size", [512, 4096, 32768])
-def test_a_disk_is_read_changed_and_written(start, tmp_path, sector_size):
+def test_a_disk_is_read_changed_and_written(start: Start, tmp_path: Path, sector_size: int) -> None:
     device = disk(tmp_path, 2 << 20, sector_size)
     last = (2 << 20) // sector_size - 1
     try:
@@ -222,7 +223,7 @@ def test_a_disk_is_read_changed_and_written(start, tmp_path, sector_size):
     assert not any(content[: last * sector_size])
 
 
-def test_a_sector_behind_the_disk_kills(start, tmp_path):
+def test_a_sector_behind_the_disk_kills(start: Start, tmp_path: Path) -> None:
     device = disk(tmp_path, 1 << 20)
     try:
         assert start("block", "--sector=2048", devices=[device]).wait() == -signal.SIGSYS
@@ -231,7 +232,7 @@ def test_a_sector_behind_the_disk_kills(start, tmp_path):
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_63_disks_each_behind_its_own_descriptor(start, tmp_path):
+def test_63_disks_each_behind_its_own_descriptor(start: Start, tmp_path: Path) -> None:
     names = [f"disk{index}" for index in range(63)]
     devices = [disk(tmp_path, 512, name=name) for name in names]
     try:
@@ -246,7 +247,7 @@ def test_63_disks_each_behind_its_own_descriptor(start, tmp_path):
             os.close(device.descriptor)
 
 
-def test_devices_may_be_attached_in_any_order(start, tmp_path):
+def test_devices_may_be_attached_in_any_order(start: Start, tmp_path: Path) -> None:
     image = build_image(
         code=call(17, 3, DATA, 512, 0) + load("rax", DATA) + LOAD_BYTE + EXIT_WITH_RESULT,
         devices=[("a", "BLOCK_BASIC"), ("b", "BLOCK_BASIC")],
@@ -262,7 +263,7 @@ def test_devices_may_be_attached_in_any_order(start, tmp_path):
         os.close(second.descriptor)
 
 
-def test_p06_a_console_that_nobody_reads_any_more_is_no_reason_to_end(start):
+def test_p06_a_console_that_nobody_reads_any_more_is_no_reason_to_end(start: Start) -> None:
     guest = start("ticker", "--fast --lines=20000")
     guest.read_line()
     # the reader goes away while the unikernel writes
@@ -272,13 +273,13 @@ def test_p06_a_console_that_nobody_reads_any_more_is_no_reason_to_end(start):
     assert guest.wait() == 0
 
 
-def test_too_much_memory_is_a_reason_on_the_console(start):
+def test_too_much_memory_is_a_reason_on_the_console(start: Start) -> None:
     guest = start("hello", memory_mb=1 << 28)
     assert guest.wait() == 125
     assert guest.output == b"tender: cannot reserve 268435456 MB of memory\n"
 
 
-def test_a_limit_of_the_address_space_is_a_reason_on_the_console(start):
+def test_a_limit_of_the_address_space_is_a_reason_on_the_console(start: Start) -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, before[1]))
     try:
@@ -289,13 +290,13 @@ def test_a_limit_of_the_address_space_is_a_reason_on_the_console(start):
     assert guest.output == b"tender: cannot reserve 4096 MB of memory\n"
 
 
-def test_a_cpu_that_is_not_there_is_a_reason_on_the_console(start):
+def test_a_cpu_that_is_not_there_is_a_reason_on_the_console(start: Start) -> None:
     guest = start("hello", confinement=Confinement(cpuids=frozenset({8000})))
     assert guest.wait() == 125
     assert guest.output == b"tender: this host cannot run it on cpu 8000\n"
 
 
-def test_p33_resident_memory_of_a_waiting_unikernel_is_below_200_kb(start):
+def test_p33_resident_memory_of_a_waiting_unikernel_is_below_200_kb(start: Start) -> None:
     for memory_mb in (2, 512):
         guest = start("hello", memory_mb=memory_mb)
         guest.read_line()
@@ -304,7 +305,7 @@ def test_p33_resident_memory_of_a_waiting_unikernel_is_below_200_kb(start):
         assert int(resident.split()[0]) < 200
 
 
-def test_the_composed_file_is_not_executable_by_name_anywhere(start):
+def test_the_composed_file_is_not_executable_by_name_anywhere(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
     assert "deleted" in os.readlink(f"/proc/{guest.pid}/exe")

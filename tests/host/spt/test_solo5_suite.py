@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.host.spt.attached import AttachedBlock
+from tests.host.spt.conftest import Start
 
 SUITE = os.environ.get("SOLO5_TESTS")
 pytestmark = pytest.mark.skipif(SUITE is None, reason="SOLO5_TESTS does not name the tests directory of a built Solo5")
@@ -68,7 +69,7 @@ def files(case: Case, directory: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_ends_as_under_solo5(start, tmp_path, name):
+def test_it_ends_as_under_solo5(start: Start, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     path = Path(str(SUITE)) / f"test_{case.image}" / f"test_{case.image}.spt"
     disks = files(case, tmp_path)

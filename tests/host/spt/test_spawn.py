@@ -12,7 +12,7 @@ from albatross_pki.host.spt.attached import AttachedBlock, Confinement
 from albatross_pki.host.spt.compose import compose
 from albatross_pki.host.spt.spawn import CannotStart, spawn
 from albatross_pki.image.solo5 import parse_image
-from tests.host.spt.conftest import example
+from tests.host.spt.conftest import Start, example
 from tests.solo5_builder import EXIT_WITH_RESULT, LOAD_BYTE, build_image, call, load
 
 UID, GID = 190123, 190124
@@ -24,7 +24,7 @@ def descriptors(pid: int) -> dict[int, str]:
     return {int(name): os.readlink(f"{directory}/{name}") for name in os.listdir(directory)}
 
 
-def test_p33_no_descriptor_but_console_and_devices(start, tmp_path):
+def test_p33_no_descriptor_but_console_and_devices(start: Start, tmp_path: Path) -> None:
     secret, other = socket.socketpair()
     high = os.dup2(secret.fileno(), 700, inheritable=True)  # as a careless library might leave one
     os.set_inheritable(other.fileno(), True)
@@ -47,7 +47,7 @@ def test_p33_no_descriptor_but_console_and_devices(start, tmp_path):
     assert (seen[4], seen[5]) == ("anon_inode:[eventpoll]", "anon_inode:[timerfd]")
 
 
-def test_devices_whose_numbers_are_each_others_targets_are_not_mixed_up(machine_code, tmp_path):
+def test_devices_whose_numbers_are_each_others_targets_are_not_mixed_up(machine_code: None, tmp_path: Path) -> None:
     names = [f"d{index}" for index in range(6)]
     octets = build_image(
         code=call(17, 8, 0x180000, 512, 0) + load("rax", 0x180000) + LOAD_BYTE + EXIT_WITH_RESULT,
@@ -68,7 +68,7 @@ def test_devices_whose_numbers_are_each_others_targets_are_not_mixed_up(machine_
         os.close(each)
 
 
-def test_no_signal_is_blocked_and_none_ignored_but_sigpipe(start):
+def test_no_signal_is_blocked_and_none_ignored_but_sigpipe(start: Start) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
@@ -83,7 +83,7 @@ def test_no_signal_is_blocked_and_none_ignored_but_sigpipe(start):
     assert int(state["SigIgn"], 16) & ~of_the_c_library == 1 << (signal.SIGPIPE - 1)
 
 
-def test_nothing_is_known_of_arguments_and_environment(start, monkeypatch):
+def test_nothing_is_known_of_arguments_and_environment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBATROSS_SECRET", "hidden")
     guest = start("hello", "--key=secret")
     guest.read_line()
@@ -91,19 +91,19 @@ def test_nothing_is_known_of_arguments_and_environment(start, monkeypatch):
     assert Path(f"/proc/{guest.pid}/environ").read_bytes() == b""
 
 
-def test_it_has_a_session_and_a_name_of_its_own(start):
+def test_it_has_a_session_and_a_name_of_its_own(start: Start) -> None:
     guest = start("hello", confinement=Confinement(title="dev:hello and more", inspectable=True))
     guest.read_line()
     assert os.getsid(guest.pid) == guest.pid
     assert Path(f"/proc/{guest.pid}/comm").read_text() == "dev:hello and m\n"
 
 
-def test_any_title_is_possible(start):
+def test_any_title_is_possible(start: Start) -> None:
     guest = start("hello", "--exit=0", confinement=Confinement(title="\udcff\0ä" * 100))
     assert guest.wait() == 0
 
 
-def test_p33_no_capability_no_new_privilege_no_core_dump(start):
+def test_p33_no_capability_no_new_privilege_no_core_dump(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
     state = guest.state()
@@ -115,14 +115,14 @@ def test_p33_no_capability_no_new_privilege_no_core_dump(start):
     assert core.split()[-3:] == ["0", "0", "bytes"]
 
 
-def test_p33_it_is_the_first_to_go_when_memory_is_short(start):
+def test_p33_it_is_the_first_to_go_when_memory_is_short(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
     own = int(Path("/proc/self/oom_score_adj").read_text())
     assert int(Path(f"/proc/{guest.pid}/oom_score_adj").read_text()) >= min(500, own + 1)
 
 
-def test_it_runs_on_the_cpus_that_it_was_given_and_no_other(start):
+def test_it_runs_on_the_cpus_that_it_was_given_and_no_other(start: Start) -> None:
     cpu = max(os.sched_getaffinity(0))
     guest = start("hello", confinement=Confinement(cpuids=frozenset({cpu}), inspectable=True))
     guest.read_line()
@@ -131,7 +131,7 @@ def test_it_runs_on_the_cpus_that_it_was_given_and_no_other(start):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may inspect every process")
-def test_debuggers_are_shut_out(start):
+def test_debuggers_are_shut_out(start: Start) -> None:
     guest = start("hello", confinement=Confinement())
     guest.read_line()
     with pytest.raises(PermissionError):
@@ -139,7 +139,7 @@ def test_debuggers_are_shut_out(start):
 
 
 @needs_root
-def test_p33_a_user_and_a_group_of_its_own(start):
+def test_p33_a_user_and_a_group_of_its_own(start: Start) -> None:
     guest = start("hello", confinement=Confinement(uid=UID, gid=GID))
     guest.read_line()
     state = guest.state()
@@ -152,14 +152,14 @@ def test_p33_a_user_and_a_group_of_its_own(start):
 
 
 @needs_root
-def test_p33_the_group_is_the_users_number_unless_said_otherwise(start):
+def test_p33_the_group_is_the_users_number_unless_said_otherwise(start: Start) -> None:
     guest = start("hello", confinement=Confinement(uid=UID))
     guest.read_line()
     assert guest.state()["Gid"].split() == [str(UID)] * 4
 
 
 @needs_root
-def test_p33_a_disk_that_only_root_may_open_can_be_used(start, tmp_path):
+def test_p33_a_disk_that_only_root_may_open_can_be_used(start: Start, tmp_path: Path) -> None:
     disk = os.open(tmp_path / "disk", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.ftruncate(disk, 1 << 20)
     device = AttachedBlock("storage", disk, 1 << 20, 512)
@@ -171,7 +171,7 @@ def test_p33_a_disk_that_only_root_may_open_can_be_used(start, tmp_path):
 
 
 @needs_root
-def test_p33_a_cgroup_is_entered_before_the_first_instruction(start):
+def test_p33_a_cgroup_is_entered_before_the_first_instruction(start: Start) -> None:
     groups = next(
         (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line), None
     )
@@ -192,20 +192,20 @@ def test_p33_a_cgroup_is_entered_before_the_first_instruction(start):
         group.rmdir()
 
 
-def test_p33_a_cgroup_that_is_not_there_is_a_reason_on_the_console(start, tmp_path):
+def test_p33_a_cgroup_that_is_not_there_is_a_reason_on_the_console(start: Start, tmp_path: Path) -> None:
     guest = start("hello", confinement=Confinement(cgroup=str(tmp_path)))
     assert guest.wait() == 125
     assert guest.output == b"tender: cannot enter its cgroup\n"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may become any user")
-def test_p33_without_root_another_user_is_a_reason_on_the_console(start):
+def test_p33_without_root_another_user_is_a_reason_on_the_console(start: Start) -> None:
     guest = start("hello", confinement=Confinement(uid=UID))
     assert guest.wait() == 125
     assert guest.output == b"tender: cannot leave its groups\n"
 
 
-def test_what_is_no_program_cannot_be_started():
+def test_what_is_no_program_cannot_be_started() -> None:
     empty = os.memfd_create("empty", os.MFD_CLOEXEC)
     before = sorted(os.listdir("/proc/self/fd"))
     try:
@@ -218,12 +218,12 @@ def test_what_is_no_program_cannot_be_started():
         os.close(empty)
 
 
-def test_a_descriptor_that_is_not_open_cannot_be_given():
+def test_a_descriptor_that_is_not_open_cannot_be_given() -> None:
     with pytest.raises(CannotStart, match="Bad file descriptor"):
         spawn(10**6, console_fd=2)
 
 
-def test_p26_the_callers_descriptors_stay_as_they_were():
+def test_p26_the_callers_descriptors_stay_as_they_were() -> None:
     octets = example("hello")
     composed = compose(parse_image(octets), octets, 2, b"--exit=4", (), Confinement())
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.host.spt import stub
-from albatross_pki.host.spt.architecture import AARCH64, X86_64
+from albatross_pki.host.spt.architecture import AARCH64, X86_64, Architecture
 from albatross_pki.host.spt.stub import MACHINE_CODE, TABLE, Call, assemble_table
 
 SOURCES = Path(stub.__file__).parent
@@ -16,7 +16,7 @@ ASSEMBLERS = {X86_64: ("x86_64-linux-gnu", ("--64",)), AARCH64: ("aarch64-linux-
 
 
 @pytest.mark.parametrize("architecture", ASSEMBLERS, ids=lambda each: each.name)
-def test_the_committed_octets_are_those_of_the_source(architecture, tmp_path):
+def test_the_committed_octets_are_those_of_the_source(architecture: Architecture, tmp_path: Path) -> None:
     prefix, flags = ASSEMBLERS[architecture]
     if shutil.which(f"{prefix}-as") is None:
         pytest.skip(f"{prefix}-as is not installed: the octets cannot be compared with the source")
@@ -27,7 +27,7 @@ def test_the_committed_octets_are_those_of_the_source(architecture, tmp_path):
     assert octets.read_bytes() == MACHINE_CODE[architecture.machine]
 
 
-def test_a_row_has_number_arguments_expectation_and_words_for_a_failure():
+def test_a_row_has_number_arguments_expectation_and_words_for_a_failure() -> None:
     calls = [
         Call("close_range", (3, 0xFFFFFFFF, 0), 0, "no"),
         Call("prctl", (15, b"name\0")),
@@ -48,7 +48,7 @@ def test_a_row_has_number_arguments_expectation_and_words_for_a_failure():
     assert rows[3][:4] == (2**64 - 1, 0x1FFFF8, 0x11000, 0x100000)
 
 
-def test_equal_octets_stand_in_the_table_once_and_aligned():
+def test_equal_octets_stand_in_the_table_once_and_aligned() -> None:
     calls = [Call("prctl", (15, b"abc")), Call("prctl", (15, b"other")), Call("prctl", (15, b"abc"))]
     table = assemble_table(X86_64, calls, 0, 0, 0)
     addresses = [struct.unpack_from("<11Q", table, 88 * index)[2] for index in range(3)]
@@ -56,6 +56,6 @@ def test_equal_octets_stand_in_the_table_once_and_aligned():
     assert all(address % 8 == 0 for address in addresses)
 
 
-def test_a_table_that_is_too_long_is_a_mistake_of_ours():
+def test_a_table_that_is_too_long_is_a_mistake_of_ours() -> None:
     with pytest.raises(RuntimeError, match="a table of"):
         assemble_table(X86_64, [Call("close", (3,))] * 1000, 0, 0, 0)
