@@ -2,6 +2,7 @@
 
 import io
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_target_is_known(target: Target) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_octets_come_in_any_buffer(kind: type[Octets]) -> None:
+def test_octets_come_in_any_buffer(kind: Callable[[bytes], Octets]) -> None:
     assert parse_image(kind(build_image())).abi.target is Target.SPT
 
 

@@ -33,15 +33,9 @@ def composed() -> Iterator[Composer]:
     made: list[int] = []
 
     def composer(
-        octets: bytes,
-        *,
-        memory_mb: int = 2,
-        arguments: bytes = b"",
-        devices: Sequence[AttachedDevice] = (),
-        confinement: Confinement | None = None,
+        octets: bytes, *, memory_mb: int = 2, arguments: bytes = b"", devices: Sequence[AttachedDevice] = ()
     ) -> int:
-        image = parse_image(octets)
-        made.append(compose(image, octets, memory_mb, arguments, devices, confinement or Confinement()))
+        made.append(compose(parse_image(octets), octets, memory_mb, arguments, devices, Confinement()))
         return made[-1]
 
     yield composer
