@@ -29,7 +29,7 @@ class MalformedMessage(AlbatrossError):
         """Note that what failed stands in ``place``; called from the inside out while the error travels up."""
         if not self.place or self.place.startswith("["):
             self.place = place + self.place
-        elif place:
+        else:
             self.place = f"{place}.{self.place}"
         self.message = f"malformed {self.place}: {self.reason}" if self.place else f"malformed: {self.reason}"
         self.args = (self.message,)

@@ -53,18 +53,18 @@ Entries = tuple[tuple[Name, T], ...]
 
 
 class Bare(Codec[T]):
-    """A device that is nothing but its name: a Text."""
+    """A device that is nothing but its name, a Text; only old dumps have it, so it is not written."""
 
     identifiers = TEXT.identifiers
 
-    def __init__(self, kind: Callable[[str], T], name: Callable[[T], str]) -> None:
-        self._kind, self._name = kind, name
+    def __init__(self, kind: Callable[[str], T]) -> None:
+        self._kind = kind
 
     def read(self, source: Source, identifier: int, start: int, stop: int, /) -> T:
         return self._kind(TEXT.read(source, identifier, start, stop))
 
-    def write(self, value: T, pieces: list[bytes], /) -> int:
-        return TEXT.write(self._name(value), pieces)
+    def write(self, value: T, _pieces: list[bytes], /) -> int:
+        raise _only_read(value)
 
 
 class Tree(Codec[Entries[T]]):
@@ -102,8 +102,8 @@ def _refuse_twice(ordered: list[tuple[tuple[str, ...], bool]]) -> None:
             raise MalformedMessage(f"{':'.join(one[0])} stands there twice")
 
 
-_BARE_BLOCK: Bare[BlockDevice] = Bare(BlockDevice, lambda block: block.name)
-_BARE_INTERFACE: Bare[NetworkInterface] = Bare(NetworkInterface, lambda interface: interface.name)
+_BARE_BLOCK: Bare[BlockDevice] = Bare(BlockDevice)
+_BARE_INTERFACE: Bare[NetworkInterface] = Bare(NetworkInterface)
 _OLD_BLOCKS = optional_list("blocks", Explicit(0, SetOf(_BARE_BLOCK, tuple)))
 _ARGUMENTS = optional("arguments", Explicit(2, ARGUMENTS))
 _V2_INTERFACE = Record(
@@ -127,8 +127,12 @@ def _config_v0(cpuid: int, memory_mb: int, block: str | None, *rest: Any) -> Uni
     return UnikernelConfig(image, settings, compressed)
 
 
-def _not_written(_value: object) -> Any:
-    raise RuntimeError("a format that is only read")
+def _only_read(value: object) -> RuntimeError:
+    return RuntimeError(f"{type(value).__name__} has no encoding here: only old dumps have it")
+
+
+def _not_written(value: object) -> Any:
+    raise _only_read(value)
 
 
 def _image_v0(number: int, name: str, *, compressed: bool) -> Alternative:

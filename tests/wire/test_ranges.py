@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from albatross_pki.messages import Header, Message, Payload
 from albatross_pki.names import Name
 from albatross_pki.policies import Policy
 from albatross_pki.unikernels import BlockDevice, NetworkInterface, Settings, UnikernelConfig
+from albatross_pki.wire.configuration import deployment_digest
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.extension import encode_constraints, encode_image_binding
 from albatross_pki.wire.message import decode_message, encode_message
@@ -218,6 +220,27 @@ def test_lists_have_an_end() -> None:
     with pytest.raises(MalformedMessage, match="more than 16384 elements") as refusal:
         decode_message(octets)
     assert refusal.value.place == "message.payload.command.unikernel.create.arguments[16384]"
+
+
+def test_a_list_that_is_a_set_has_an_end_too() -> None:
+    many = frozenset(range(2**14 + 1))
+    for payload in (create(cpuids=many), policy(cpuids=many)):
+        with pytest.raises(MalformedMessage, match="more than 16384 elements"):
+            encode_message(Message(Header(), payload))
+
+
+def test_a_time_that_utc_has_not_is_refused_and_one_without_a_zone_is_a_mistake() -> None:
+    first = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+    with pytest.raises(MalformedMessage, match="outside the years 1 to 9999"):
+        encode_message(Message(Header(), r.ConsoleLine(first, b"")))
+    with pytest.raises(TypeError, match="without a time zone"):
+        encode_message(Message(Header(), r.ConsoleLine(EPOCH.replace(tzinfo=None), b"")))
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_deployment_is_about_a_sha256(size: int) -> None:
+    with pytest.raises(MalformedMessage, match=f"must have 32 octets, not {size}"):
+        deployment_digest(UnikernelConfig(b"", Settings()), bytes(size))
 
 
 def test_our_own_formats_have_ranges_too() -> None:
