@@ -105,6 +105,7 @@ class ConsoleAttachment:
                     if await self._add(channel, name, fifo.rings) and self._fifos.get(name) is fifo:
                         self._stop_draining(name)
             self.connected.set()
+            log.info("console: connected")
             await asyncio.wait([reading])
             if not reading.cancelled():
                 reading.result()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-import shutil
+import secrets
 import signal
 import subprocess
 import sys
@@ -158,6 +158,7 @@ class Daemon:
         self.tmpdir, self.dbdir = directories(root)
         self._options = options
         self._before = before
+        self.prefix = "t" + secrets.token_hex(2)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> "Daemon":
@@ -216,9 +217,13 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
 
-    def unikernels(self) -> set[int]:
-        """The pids of all unikernels whose console is a fifo of this host, whoever their parent is."""
-        return unikernels_below(self.tmpdir)
+    def label(self, letter: str = "u") -> str:
+        """A label that no other test on this machine has; it begins the title of the process."""
+        return self.prefix + letter
+
+    def unikernels(self, letter: str = "") -> set[int]:
+        """The pids of all unikernels of this host (with that letter), whoever their parent is."""
+        return titled(self.prefix + letter)
 
     def close(self) -> None:
         """Leave no process behind."""
@@ -232,26 +237,15 @@ class Daemon:
             time.sleep(0.01)
 
 
-def titles(tmpdir: str) -> set[str]:
-    """The process titles that the state of a host knows."""
-    import sqlite3
-
-    path = os.path.join(os.path.dirname(tmpdir), "db", "albatross.sqlite")
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        return {row[0] for row in database.execute("SELECT token FROM processes")}
-
-
-def unikernels_below(tmpdir: str) -> set[int]:
-    """Processes that look like unikernels of a host: title with a token, and its fifo as output where that shows."""
+def titled(prefix: str) -> set[int]:
+    """The pids of processes whose title begins so; zombies are none."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                console = os.readlink(f"/proc/{entry}/fd/1")
-                if console.removesuffix(" (deleted)").startswith(os.path.join(tmpdir, "fifo")):
-                    state = FilePath(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
-                    if state != "Z":
-                        found.add(int(entry))
+                title, state = FilePath(f"/proc/{entry}/stat").read_text().partition("(")[2].rsplit(")", 1)
+                if title.startswith(prefix) and state.split()[0] != "Z":
+                    found.add(int(entry))
     return found
 
 
@@ -263,8 +257,3 @@ def daemon(root: FilePath, *options: str, before: str = "") -> Iterator[Daemon]:
         yield it.start()
     finally:
         it.close()
-
-
-def copy_state(source: str, target: FilePath) -> None:
-    """A copy of a state directory, as power loss would leave it if everything written so far were on disk."""
-    shutil.copytree(source, target)

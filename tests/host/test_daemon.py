@@ -1,0 +1,364 @@
+"""albatrossd as a process: its sockets, its end, and what survives it."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path as FilePath
+
+import pytest
+
+from albatross_pki.authorised import AuthorisedRequest, CertificateId, Effect, Outcome
+from albatross_pki.commands import (
+    ConsoleInactive,
+    ConsoleSubscribe,
+    PolicyAdd,
+    PolicyInfo,
+    StatsInitial,
+    UnikernelCreate,
+    UnikernelDestroy,
+    UnikernelInfoRequest,
+)
+from albatross_pki.extensions import ImageBinding, Status, Stop
+from albatross_pki.messages import Header, Message
+from albatross_pki.names import Name
+from albatross_pki.policies import Policy
+from albatross_pki.replies import ConsoleLine, Empty, Failure, Text
+from albatross_pki.transport.blocking import Connection
+from albatross_pki.unikernels import Settings, UnikernelConfig
+from albatross_pki.wire.message import decode_message
+from albatross_pki.wire.side import decode_side, encode_side
+from tests.host.running import HELLO, RESTART, Daemon, chain_policy, create, daemon, text_of
+
+CREATED = Text("created unikernel")
+
+
+def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Look until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+def test_sigterm_ends_every_unikernel_and_the_next_start_brings_them_back(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        assert host.ask(name, create()) == CREATED
+        assert host.stop() == 0
+        assert host.unikernels() == set()
+        assert os.listdir(os.path.join(host.tmpdir, "fifo")) == []
+        assert os.listdir(os.path.join(host.tmpdir, "util")) == []
+        host.start()
+        until(lambda: name in host.running())
+        assert len(host.unikernels()) == 1
+        assert host.ask(name, UnikernelDestroy()) == Text("destroyed unikernel")
+        assert host.unikernels() == set()
+
+
+def test_p27_the_daemon_can_be_replaced_while_unikernels_run(tmp_path: FilePath) -> None:
+    with daemon(tmp_path, "--keep-running") as host:
+        name = f"dev:{host.label()}"
+        host.ask(name, create())
+        (pid,) = host.unikernels()
+        assert host.stop() == 0
+        assert host.unikernels() == {pid}
+        host.start()
+        assert name in host.running()
+        assert host.unikernels() == {pid}
+        assert host.ask(name, UnikernelDestroy()) == Text("destroyed unikernel")
+        assert host.unikernels() == set()
+        assert os.listdir(os.path.join(host.tmpdir, "fifo")) == []
+
+
+def test_p21_after_a_crash_what_runs_is_adopted_and_supervised(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        host.ask(name, create(fail_behaviour=RESTART))
+        (pid,) = host.unikernels()
+        host.kill()
+        assert host.unikernels() == {pid}
+        host.start()
+        assert name in host.running()
+        assert host.unikernels() == {pid}
+        os.kill(pid, signal.SIGKILL)  # its end cannot be known to us: it counts as a failure
+        until(lambda: host.unikernels() not in (set(), {pid}))
+
+
+def test_p22_what_is_wanted_and_could_not_start_is_tried_again(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        host.ask(name, create())
+        host.stop()
+        fifo = os.path.join(host.tmpdir, "fifo", name)
+        FilePath(fifo).write_text("in the way")
+        host.start()
+        until(lambda: "exists and is not a fifo" in host.log())
+        assert host.running() == {}
+        os.unlink(fifo)
+        until(lambda: name in host.running())
+
+
+def test_p26_processes_are_held_by_more_than_a_number(tmp_path: FilePath) -> None:
+    """A pid that belongs to somebody else by now is neither adopted nor signalled."""
+    import sqlite3
+
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        host.ask(name, create())
+        (pid,) = host.unikernels()
+        host.kill()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: host.unikernels() == set())
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
+            database = sqlite3.connect(os.path.join(host.dbdir, "albatross.sqlite"))
+            database.execute("UPDATE processes SET pid = ?", (bystander.pid,))
+            database.commit()
+            database.close()
+            host.start()
+            until(lambda: name in host.running())
+            host.ask(name, UnikernelDestroy())
+            host.stop()
+            assert bystander.poll() is None
+            bystander.kill()
+
+
+def test_a_corrupt_state_keeps_the_daemon_from_starting(tmp_path: FilePath) -> None:
+    host = Daemon(tmp_path)
+    state = FilePath(host.dbdir, "albatross.sqlite")
+    state.write_bytes(b"garbage" * 1000)
+    host.start(wait=False)
+    assert host.process is not None
+    assert host.process.wait(timeout=20) == 125
+    assert "error: " in host.log()
+    assert "hint: " in host.log()
+    assert "Traceback" not in host.log()
+    assert state.read_bytes() == b"garbage" * 1000
+
+
+def test_p06_without_a_console_unikernels_start_and_never_block(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        from tests.host.running import TICKER, hello
+
+        lines = 20_000  # several times what a pipe holds
+        config = hello(f"--lines={lines}", "--fast", "--exit=3", image=TICKER, add_name=False)
+        assert host.ask(name, UnikernelCreate(config)) == CREATED
+        until(lambda: host.running() == {} and "stopped with exit" in host.log())
+
+
+def test_p06_a_stopped_console_delays_nobody_for_long_and_comes_back(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host, console(host) as process:
+        first, second = f"dev:{host.label('a')}", f"dev:{host.label('b')}"
+        until(lambda: host.ask(first, create("one", force=True)) == CREATED and consoles_know(host, first))
+        process.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        assert host.ask(second, create("two")) == CREATED
+        assert time.monotonic() - begin < 10
+        begin = time.monotonic()
+        host.ask(second, UnikernelDestroy())
+        assert host.ask(second, create("two")) == CREATED
+        assert time.monotonic() - begin < 3  # nobody waits for it twice
+        process.send_signal(signal.SIGCONT)
+        until(lambda: consoles_know(host, second))
+
+
+class console:  # noqa: N801  a context manager
+    """albatross-console as a process for a host."""
+
+    def __init__(self, host: Daemon) -> None:
+        self._host = host
+
+    def __enter__(self) -> "subprocess.Popen[bytes]":
+        code = "from albatross_pki.host.console_cli import main; main()"
+        arguments = [sys.executable, "-c", code, "--tmpdir", self._host.tmpdir]
+        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        until(lambda: os.path.exists(self._host.socket("console.sock")))
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def consoles_know(host: Daemon, name: str) -> bool:
+    with Connection(host.socket("console.sock"), timeout=10) as connection:
+        connection.send(Message(Header(Name.parse(name)), ConsoleSubscribe(count=1)))
+        answer = connection.receive()
+    return answer is not None and answer.payload == Text("subscribed")
+
+
+def test_console_output_from_the_first_line_on(tmp_path: FilePath) -> None:
+    host = Daemon(tmp_path)
+    try:
+        with console(host):
+            host.start()
+            until(lambda: "ready" if "console: connected" in host.log() else "")
+            name = f"dev:{host.label()}"
+            host.ask(name, create("first", "line"))
+            with Connection(host.socket("console.sock"), timeout=10) as connection:
+                connection.send(Message(Header(Name.parse(name)), ConsoleSubscribe(count=10)))
+                connection.receive()
+                line = connection.receive()
+            assert line is not None
+            assert isinstance(line.payload, ConsoleLine)
+            assert b"first line" in line.payload.line
+    finally:
+        host.close()
+
+
+def test_what_is_for_other_daemons_or_no_message_is_refused(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        assert host.ask(":", ConsoleInactive()) == Failure("unknown command")
+        with Connection(host.socket("vmmd.sock"), timeout=10) as connection:
+            connection.send_payload(b"\x30\x03junk")
+            answer = connection.receive()
+            assert answer is not None
+            assert "malformed" in text_of(answer.payload)
+        with Connection(host.socket("vmmd.sock"), timeout=10) as connection:
+            connection.socket.sendall(struct.pack("!I", 2**31))  # announces more than is taken
+            assert connection.socket.recv(1) == b""
+        assert host.ask(":", UnikernelInfoRequest()) is not None
+
+
+def test_several_policies_and_a_command_share_a_connection(tmp_path: FilePath) -> None:
+    policy = Policy(frozenset({0}), 3, 64)
+    with daemon(tmp_path) as host, Connection(host.socket("vmmd.sock"), timeout=10) as connection:
+        for path in ("a:", "a:b:"):
+            connection.send(Message(Header(Name.parse(path), 7), PolicyAdd(policy)))
+            answer = connection.receive()
+            assert answer == Message(Header(Name.parse(path), 7), Text("added policy"))
+        connection.send(Message(Header(Name.parse("a:")), PolicyInfo()))
+        assert connection.receive() is not None
+        assert connection.receive() is None  # closed after anything else
+
+
+def test_statistics_are_told_who_runs(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        first, second = f"dev:{host.label('a')}", f"dev:{host.label('b')}"
+        host.ask(first, create())
+        with Connection(host.socket("vmmd.sock"), timeout=10) as stats:
+            stats.send(Message(Header(sequence=40), StatsInitial()))
+            assert stats.receive() == Message(Header(sequence=40), Empty())
+            told = []
+            for step in range(3):
+                message = stats.receive()
+                assert message is not None
+                assert message.header.sequence == 41 + step
+                told.append((type(message.payload).__name__, str(message.header.name)))
+                if step == 0:
+                    host.ask(second, create())
+                if step == 1:
+                    host.ask(first, UnikernelDestroy())
+                stats.send(Message(message.header, Text("ok")))
+            assert told == [("StatsAdd", first), ("StatsAdd", second), ("StatsRemove", first)]
+
+
+def authorised(name: str, command: object, **fields: object) -> AuthorisedRequest:
+    policy = chain_policy("dev", Policy(frozenset({0}), 5, 64))
+    leaf = CertificateId(b"l" * 32, 99)
+    return AuthorisedRequest(Name.parse(name), command, (policy,), leaf, policy.not_after, **fields)  # type: ignore[arg-type]
+
+
+def send_authorised(host: Daemon, request: AuthorisedRequest, image: int | None = None) -> tuple[list[object], Outcome]:
+    """The answers on the passed socket, and the outcome."""
+    ours, theirs = socket.socketpair()
+    with Connection(host.socket("extended.sock"), timeout=20) as connection, ours:
+        with theirs:
+            descriptors = [theirs.fileno()] if image is None else [theirs.fileno(), image]
+            payload = encode_side(request)
+            socket.send_fds(connection.socket, [struct.pack("!I", len(payload)) + payload], descriptors)
+        octets = connection.receive_payload()
+        assert octets is not None
+        outcome = decode_side(octets)
+        assert isinstance(outcome, Outcome)
+        answers = []
+        data = b""
+        while piece := ours.recv(1 << 16):
+            data += piece
+        while data:
+            (length,) = struct.unpack("!I", data[:4])
+            answers.append(decode_message(data[4 : 4 + length]).payload)
+            data = data[4 + length :]
+        return list(answers), outcome
+
+
+def test_an_authorised_request_runs_the_image_that_comes_beside_it(tmp_path: FilePath) -> None:
+    import hashlib
+
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        spool = tmp_path / "spool"
+        spool.write_bytes(HELLO)
+        binding = ImageBinding(hashlib.sha256(HELLO).digest(), len(HELLO))
+        command = UnikernelCreate(UnikernelConfig(b"", Settings(memory_mb=2, arguments=("secret",))))
+        descriptor = os.open(spool, os.O_RDONLY)
+        request = authorised(name, command, binding=binding)
+        answers, outcome = send_authorised(host, request, descriptor)
+        assert answers == [CREATED]
+        assert outcome == Outcome(True, Effect.CHANGED, "created unikernel")
+        answers, outcome = send_authorised(host, request, descriptor)
+        assert "already running" in text_of(answers[0])  # type: ignore[arg-type]
+        assert (outcome.succeeded, outcome.effect) == (False, Effect.NONE)
+        os.close(descriptor)
+        answers, _ = send_authorised(host, authorised("dev:", Status()))
+        assert "secret" not in text_of(answers[0])  # type: ignore[arg-type]
+        answers, outcome = send_authorised(host, authorised(name, Stop()))
+        assert answers == [Text("stopped unikernel")]
+        assert outcome.effect is Effect.CHANGED
+        assert "secret" not in host.log()
+
+
+def test_p18_a_tampered_spool_is_refused(tmp_path: FilePath) -> None:
+    import hashlib
+
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        (tmp_path / "spool").write_bytes(HELLO[:-1] + b"x")
+        binding = ImageBinding(hashlib.sha256(HELLO).digest(), len(HELLO))
+        command = UnikernelCreate(UnikernelConfig(b"", Settings(memory_mb=2)))
+        descriptor = os.open(tmp_path / "spool", os.O_RDONLY)
+        answers, outcome = send_authorised(host, authorised(name, command, binding=binding), descriptor)
+        os.close(descriptor)
+        assert "was signed" in text_of(answers[0])  # type: ignore[arg-type]
+        assert outcome.effect is Effect.NONE
+        assert os.listdir(os.path.join(host.dbdir, "images")) == []
+
+
+def test_requests_with_odd_descriptors_are_refused(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        with Connection(host.socket("extended.sock"), timeout=10) as connection:
+            connection.send_payload(encode_side(authorised("dev:x", Stop())))
+            octets = connection.receive_payload()
+            assert octets is not None
+            outcome = decode_side(octets)
+        assert isinstance(outcome, Outcome)
+        assert not outcome.succeeded
+        with Connection(host.socket("extended.sock"), timeout=10) as connection:
+            connection.send_payload(b"junk")
+            octets = connection.receive_payload()
+            assert octets is not None
+        assert host.ask(":", UnikernelInfoRequest()) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user cannot be impersonated without root")
+def test_p37_only_the_authoriser_may_send_authorised_requests(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        os.chmod(host.socket("extended.sock"), 0o666)
+        for directory in (tmp_path, *list(tmp_path.parents)[:3]):
+            if directory.stat().st_uid == 0 and directory != FilePath("/tmp"):
+                os.chmod(directory, directory.stat().st_mode | 0o011)
+        code = (
+            "import os, socket, sys\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(1))"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", code, host.socket("extended.sock")], capture_output=True, text=True, timeout=20
+        )
+        assert ran.stdout == "b''\n", ran.stderr
+        assert "user 65534 may not authorise requests" in host.log()
