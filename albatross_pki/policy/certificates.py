@@ -143,6 +143,8 @@ def read_certificate(der: bytes) -> CertificateFacts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what cryptography only warns about has a rule of its own here
             certificate = x509.load_der_x509_certificate(der)
+            if not ends_in_whole_octets(der, certificate.signature):
+                raise ValueError("the signature is not a whole number of octets")
             return CertificateFacts(
                 parsed=certificate,
                 der=der,
@@ -162,6 +164,15 @@ def read_certificate(der: bytes) -> CertificateFacts:
             )
     except _UNREADABLE as error:
         raise BadCertificate(f"not a certificate: {printable(str(error), 200)}") from error
+
+
+def ends_in_whole_octets(der: bytes, signature: bytes) -> bool:
+    """Whether the BIT STRING at the end of ``der`` says that all bits of ``signature`` are used.
+
+    The octet that says so lies outside what is signed, and ``cryptography`` takes other values for it, so that one
+    certificate could be written in several ways.
+    """
+    return der[-len(signature) - 1] == 0
 
 
 def _loose(name: x509.Name) -> LooseName:

@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.policy.certificates import SIGNATURES, CertificateFacts
+from albatross_pki.policy.certificates import SIGNATURES, CertificateFacts, ends_in_whole_octets
 from albatross_pki.text import printable
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -85,6 +85,8 @@ def read_crl(der: bytes) -> Crl:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             crl = x509.load_der_x509_crl(der)
+            if not ends_in_whole_octets(der, crl.signature):
+                raise BadCrl("not a revocation list: the signature is not a whole number of octets")
             number = _read_extensions(crl.extensions)
             issuer, this_update, next_update = crl.issuer.public_bytes(), crl.last_update_utc, crl.next_update_utc
             serials = frozenset(_serials(crl))

@@ -333,6 +333,16 @@ def trailing_octets_behind_a_certificate() -> Presented:
     return Presented([root.leaf().der + b"\0"], [root])
 
 
+@refused("chain", text="not a whole number of octets")
+def signature_with_unused_bits() -> Presented:
+    """The one octet of a certificate that nobody signs: with another value it would be the same one, written anew."""
+    root = Authority.root()
+    leaf = root.leaf(key_type="ed25519").der
+    while leaf[-1] & 1:  # unused bits must be zero to be taken for unused
+        leaf = root.leaf().der
+    return Presented([leaf[:-65] + b"\1" + leaf[-64:]], [root])
+
+
 @refused("chain", text="not a certificate")
 def garbage() -> Presented:
     """Octets that are no certificate."""
