@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from albatross_pki.errors import Refused
@@ -23,6 +23,7 @@ from albatross_pki.host.spt.architecture import ARCHITECTURES, Architecture
 from albatross_pki.host.spt.attached import AttachedDevice, Confinement, attachment_violations
 from albatross_pki.host.spt.bootinfo import BOOT, MAX_COMMAND_LINE, boot_information
 from albatross_pki.host.spt.calls import Region, calls
+from albatross_pki.host.spt.errors import CannotStart
 from albatross_pki.host.spt.filter import program
 from albatross_pki.host.spt.stub import CODE, MACHINE_CODE, TABLE, TABLE_ROOM, assemble_table
 from albatross_pki.image.elf import PT_LOAD, BadImage, Octets
@@ -65,7 +66,7 @@ def compose(
 
     ``octets`` are those that ``image`` was parsed from; ``command_line`` has at most 8,191 octets and none of them
     zero; ``devices`` are those of the manifest in any order, and ``spawn`` must get the same sequence. Raises
-    ``Refused`` with every reason why this image cannot run so; ``OSError`` if there is no memory for it.
+    ``Refused`` with every reason why this image cannot run so; ``CannotStart`` if the host has no memory for it.
     """
     architecture, layout = _check(image, memory_mb, command_line, devices)
     boot = boot_information(layout, image.manifest, devices, command_line)
@@ -75,22 +76,37 @@ def compose(
     made = calls(architecture, image.manifest, devices, confinement, occupied, layout.memory, filter_program)
     table = assemble_table(architecture, made, layout.memory - architecture.stack_gap, BOOT, layout.entry)
     ours = {BOOT: boot, CODE: MACHINE_CODE[architecture.machine], TABLE: table}
-    descriptor = _memory_file()
     try:
-        _write(descriptor, 0, _headers(architecture, pieces))
-        for address, content in ours.items():
-            _write(descriptor, _piece_of(pieces, address).place_of(address), content)
-        with memoryview(octets) as whole, whole.cast("B") as view:
-            for segment in layout.segments:
-                place = _piece_of(pieces, segment.address).place_of(segment.address)
-                with view[segment.offset : segment.offset + segment.size] as part:
-                    _write(descriptor, place, part)
-        os.ftruncate(descriptor, pieces[-1].place_of(pieces[-1].end))
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        descriptor = _memory_file()
+        try:
+            _fill(descriptor, architecture, pieces, ours, layout, octets)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise CannotStart(error) from error
     return descriptor
+
+
+def _fill(
+    descriptor: int,
+    architecture: Architecture,
+    pieces: Sequence[Piece],
+    ours: Mapping[int, bytes],
+    layout: Layout,
+    octets: Octets,
+) -> None:
+    """Write headers, our own octets and the image's segments into the file, and seal it."""
+    _write(descriptor, 0, _headers(architecture, pieces))
+    for address, content in ours.items():
+        _write(descriptor, _piece_of(pieces, address).place_of(address), content)
+    with memoryview(octets) as whole, whole.cast("B") as view:
+        for segment in layout.segments:
+            place = _piece_of(pieces, segment.address).place_of(segment.address)
+            with view[segment.offset : segment.offset + segment.size] as part:
+                _write(descriptor, place, part)
+    os.ftruncate(descriptor, pieces[-1].place_of(pieces[-1].end))
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def _check(

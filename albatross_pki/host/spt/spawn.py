@@ -9,24 +9,15 @@ The pid belongs to the caller, who waits for it. A process that ends with status
 unikernel: then its console has a line that starts with ``tender:``.
 """
 
-import errno
 import fcntl
 import os
 import signal
 from collections.abc import Sequence
 
-from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.spt.attached import FIRST_DESCRIPTOR, AttachedDevice
+from albatross_pki.host.spt.errors import CannotStart
 
 _TO_DEFAULT = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-
-
-class CannotStart(AlbatrossError):
-    """The host refuses to execute a composed unikernel; ``errno`` is its reason."""
-
-    def __init__(self, message: str, number: int, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.errno = number
 
 
 def spawn(composed: int, *, console_fd: int, devices: Sequence[AttachedDevice] = ()) -> int:
@@ -43,7 +34,7 @@ def spawn(composed: int, *, console_fd: int, devices: Sequence[AttachedDevice] =
         moved += (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in wanted)
         return _posix_spawn(*moved)
     except OSError as error:
-        raise _explained(error) from error
+        raise CannotStart(error) from error
     finally:
         for each in moved:
             os.close(each)
@@ -65,13 +56,3 @@ def _posix_spawn(composed: int, console: int, *devices: int) -> int:
         setsigmask=(),
         setsigdef=_TO_DEFAULT,
     )
-
-
-def _explained(error: OSError) -> CannotStart:
-    number = error.errno or errno.EIO
-    hint = None
-    if number == errno.EACCES:
-        hint = "memory files must be executable here: sysctl vm.memfd_noexec must not be 2, nor /proc be missing"
-    if number == errno.ENOEXEC:
-        hint = "the image is for another processor than this host has"
-    return CannotStart(f"cannot start the unikernel: {os.strerror(number)}", number, hint=hint)

@@ -4,15 +4,18 @@ import errno
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from albatross_pki.host.spt.attached import AttachedBlock, Confinement
 from albatross_pki.host.spt.compose import compose
-from albatross_pki.host.spt.spawn import CannotStart, spawn
+from albatross_pki.host.spt.errors import CannotStart
+from albatross_pki.host.spt.spawn import spawn
 from albatross_pki.image.solo5 import parse_image
-from tests.host.spt.conftest import Start, example
+from tests.host.spt.conftest import Start, example, example_path
 from tests.solo5_builder import EXIT_WITH_RESULT, LOAD_BYTE, build_image, call, load
 
 UID, GID = 190123, 190124
@@ -218,8 +221,42 @@ def test_what_is_no_program_cannot_be_started() -> None:
         os.close(empty)
 
 
+NO_EXECUTABLE_MEMORY_FILES = """
+with open("/proc/sys/vm/memfd_noexec", "w") as file:
+    file.write("2")
+import sys
+from albatross_pki.host.spt.attached import Confinement
+from albatross_pki.host.spt.compose import compose
+from albatross_pki.host.spt.errors import CannotStart
+from albatross_pki.image.solo5 import parse_image
+octets = open(sys.argv[1], "rb").read()
+try:
+    compose(parse_image(octets), octets, 2, b"", (), Confinement())
+except CannotStart as error:
+    print(error.message)
+    print(error.hint)
+"""
+
+
+@needs_root
+def test_a_host_that_forbids_executable_memory_files_is_named_as_the_reason() -> None:
+    """The setting belongs to a process namespace: one is made for it."""
+    if not os.path.exists("/proc/sys/vm/memfd_noexec"):
+        pytest.skip("this kernel does not have vm.memfd_noexec")
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    command = [*namespace, sys.executable, "-c", NO_EXECUTABLE_MEMORY_FILES, str(example_path("hello"))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    if "unshare failed" in run.stderr:
+        pytest.skip(f"no process namespace can be made: {run.stderr.strip()}")
+    assert run.stdout.splitlines() == [
+        "cannot start the unikernel: permission denied",
+        "memory files must be executable on this host: sysctl vm.memfd_noexec must not be 2",
+    ], run.stderr
+
+
 def test_a_descriptor_that_is_not_open_cannot_be_given() -> None:
-    with pytest.raises(CannotStart, match="Bad file descriptor"):
+    with pytest.raises(CannotStart, match="cannot start the unikernel: bad file descriptor"):
         spawn(10**6, console_fd=2)
 
 
