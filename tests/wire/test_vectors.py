@@ -14,7 +14,7 @@ from albatross_pki.wire.message import decode_message, encode_message
 from albatross_pki.wire.state import decode_state_dump, encode_state_dump
 from albatross_pki.wire.tolerance import Form
 from tests.vectors.manifest import Vector, vectors
-from tests.wire import upstream_words
+from tests.wire import oracle, upstream_words
 
 
 def cases(*holding: str, refused: bool = False) -> pytest.MarkDecorator:
@@ -62,6 +62,18 @@ def test_a_configuration_alone_is_the_one_of_the_state_dump(vector: Vector) -> N
         alone = encode_config(config)
         assert alone in vector.octets
         assert decode_config(alone) == config
+
+
+@cases("message", "extension", "state")
+def test_a_second_reader_and_writer_agrees_on_the_octets(vector: Vector) -> None:
+    kind = {"message": "WireMessage", "extension": "CertExtension", "state": "StateDump"}[vector.holds]
+    assert oracle.encode(kind, oracle.decode(kind, vector.octets)) == vector.octets
+    ours: dict[str, Callable[[bytes], bytes]] = {
+        "message": lambda octets: oracle.message(decode_message(octets)),
+        "extension": lambda octets: oracle.extension(decode_albatross_extension(octets)),
+        "state": lambda octets: oracle.state(decode_state_dump(octets)),
+    }
+    assert ours[vector.holds](vector.octets) == vector.octets
 
 
 @cases("message", "extension", refused=True)
