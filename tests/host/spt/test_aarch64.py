@@ -1,8 +1,8 @@
 """The aarch64 side of the tender, on an emulated machine: stub, table and filter as a real Linux kernel sees them.
 
 Wanted are qemu-system-aarch64, aarch64-linux-gnu-gcc with its C library, and a kernel for 64-bit ARM named by
-``ALBATROSS_AARCH64_KERNEL`` (that of a Debian package ``linux-image-*-arm64``, unpacked). Nothing here was tried on
-hardware.
+``ALBATROSS_AARCH64_KERNEL`` (that of a Debian package ``linux-image-*-arm64``, unpacked; the module for taps is taken
+from there). Nothing here was tried on hardware.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from albatross_pki.host.spt.attached import AttachedBlock, Confinement
+from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.host.spt.compose import compose
 from albatross_pki.image.solo5 import parse_image
 from tests.host.spt.conftest import EXAMPLES
@@ -28,6 +28,7 @@ RUNS = {
     "4.first.disk": ("block", "", 0),
     "5.last.disk": ("block", "--sector=2047", 0),
     "6.behind.disk": ("block", "--sector=2048", -31),
+    "7.net": ("echo-net", "--ipv4=10.0.0.2", 100),  # answers to a hundred pings
 }
 
 
@@ -41,7 +42,11 @@ def missing() -> str | None:
 
 def composed(name: str, arguments: str) -> bytes:
     octets = (EXAMPLES / f"{name}.aarch64.spt").read_bytes()
-    devices = [AttachedBlock("storage", 3, 1 << 20, 512)] if name == "block" else []
+    devices: list[AttachedDevice] = []
+    if name == "block":
+        devices = [AttachedBlock("storage", 3, 1 << 20, 512)]
+    if name == "echo-net":
+        devices = [AttachedNet("service", 3, bytes.fromhex("020000000002"), 1500)]
     confinement = Confinement(title=name, cpuids=frozenset({0}), uid=1000)
     descriptor = compose(parse_image(octets), octets, 4, arguments.encode(), devices, confinement)
     try:
@@ -70,6 +75,8 @@ def test_the_examples_run_on_an_emulated_machine(tmp_path: Path) -> None:
     subprocess.run([COMPILER, "-O1", "-Wall", "-Werror", "-static", "-o", init, INIT], check=True)
     files: dict[str, bytes | None] = {"init": init.read_bytes(), "run": None}
     files |= {f"run/{run}": composed(name, arguments) for run, (name, arguments, _) in RUNS.items()}
+    for module in Path(str(KERNEL)).parents[1].glob("lib/modules/*/kernel/drivers/net/tun.ko"):
+        files["tun.ko"] = module.read_bytes()
     first = tmp_path / "initrd"
     first.write_bytes(archive(files))
     machine = [EMULATOR, "-M", "virt", "-cpu", "cortex-a72", "-m", "512", "-nographic", "-nic", "none", "-no-reboot"]
