@@ -7,15 +7,16 @@ Entries are lines of a hash-chained journal (``journal.log``). Their kinds, in t
 * ``outcome``: what came of the ``intent`` with the same ``request`` number;
 * ``started``, ``reloaded``, ``ended``: the program itself and its sessions.
 
-The journal's own thread writes, and all that waits at the same time goes to disk together. ``record`` returns when
-the entry is on disk, which a change of state waits for; ``note`` does not wait. ``docs/endpoint.md`` has the schema.
+A thread writes, and all that waits at the same time goes to disk together. ``record`` returns when the entry is on
+disk, which a change of state waits for. What is ``note``d goes with the next record, or a moment later. The order is
+that of the calls. ``docs/endpoint.md`` has the schema.
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -29,13 +30,12 @@ from albatross_pki.policy.constraints import command_word
 from albatross_pki.text import printable
 
 _MOST_WAITING = 4096
-_BATCH = 256
 _GATHER_SECONDS = 0.1  # entries that nobody waits for share one write to the disk
 
 log = logging.getLogger(__name__)
 
 Entry = Mapping[str, Any]
-_Waiting = tuple[Entry, "asyncio.Future[None] | None"]
+_Waiting = tuple[list[Entry], "asyncio.Future[None] | None"]
 
 
 class NotRecorded(AlbatrossError):
@@ -43,11 +43,14 @@ class NotRecorded(AlbatrossError):
 
 
 class AuditLog:
-    """The open log at ``path``. ``head`` is the digest of its last line."""
+    """The open log at ``path``. ``head`` is the digest of its last line. For the thread of one event loop."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._journal = Journal.open(path, wait=False)
+        self._broken = False
+        self._noted: list[Entry] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: queue.Queue[_Waiting | str] = queue.Queue(_MOST_WAITING)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._write_all, name="audit", daemon=True)
@@ -65,74 +68,84 @@ class AuditLog:
         """Return when ``entry`` is on disk; raises ``NotRecorded``."""
         self._loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = self._loop.create_future()
-        self._put((entry, done))
+        self._hand_over([entry], done)
         await done
 
     def note(self, entry: Entry) -> None:
         """Have ``entry`` written soon; raises ``NotRecorded`` if too many wait already."""
-        self._put((entry, None))
+        if len(self._noted) >= _MOST_WAITING:
+            raise NotRecorded("the audit log cannot keep up")
+        self._noted.append(entry)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush)
 
     def reopen(self) -> None:
         """Open the file anew, for instance after it was moved away."""
+        self._flush()
         self._waiting.put("reopen")
 
     def close(self) -> None:
         """Write what waits, and close."""
+        self._flush()
         self._waiting.put("close")
         self._thread.join()
 
-    def _put(self, item: _Waiting) -> None:
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._noted:
+            with contextlib.suppress(NotRecorded):  # they stay, and go with the next one
+                self._hand_over([], None)
+
+    def _hand_over(self, entries: list[Entry], done: "asyncio.Future[None] | None") -> None:
+        """Everything noted and ``entries`` to the thread, which is woken once for all of them."""
         try:
-            self._waiting.put_nowait(item)
+            self._waiting.put_nowait(([*self._noted, *entries], done))
         except queue.Full:
             raise NotRecorded("the audit log cannot keep up") from None
+        self._noted = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _write_all(self) -> None:
         while True:
-            batch, order = self._next_batch()
+            order = self._waiting.get()
+            batch: list[_Waiting] = []
+            while not isinstance(order, str):
+                batch.append(order)
+                if self._waiting.empty():
+                    break
+                order = self._waiting.get()
             if batch:
                 self._write(batch)
             if order == "reopen":
-                self._reopen()
+                self._broken = True  # the next write opens it
             elif order == "close":
                 self._journal.close()
                 return
 
-    def _next_batch(self) -> tuple[list[_Waiting], str | None]:
-        """What is written together: all that is there once somebody waits, and else what comes within a moment."""
-        batch: list[_Waiting] = []
-        order = self._waiting.get()
-        deadline = time.monotonic() + _GATHER_SECONDS
-        while not isinstance(order, str):
-            batch.append(order)
-            urgent = any(done is not None for _, done in batch)
-            left = 0.0 if urgent else deadline - time.monotonic()
-            try:
-                order = self._waiting.get(timeout=left) if left > 0 else self._waiting.get_nowait()
-            except queue.Empty:
-                return batch, None
-            if len(batch) >= _BATCH and not isinstance(order, str):
-                return [*batch, order], None
-        return batch, order
-
     def _write(self, batch: list[_Waiting]) -> None:
         problem = None
         try:
-            self._journal.append_all([entry for entry, _ in batch])
+            if self._broken:
+                self._reopen()
+            self._journal.append_all([entry for entries, _ in batch for entry in entries])
         except (OSError, BadJournal) as error:
-            problem = f"cannot write the audit log {self.path}: {error}"
+            self._broken = True
+            problem = f"cannot write the audit log: {error}"
             log.error("%s", problem)
-            self._reopen()
         waiting = [done for _, done in batch if done is not None]
         if waiting and self._loop is not None:
             self._loop.call_soon_threadsafe(_settle, waiting, problem)
 
     def _reopen(self) -> None:
-        try:
-            self._journal.close()
-            self._journal = Journal.open(self.path, wait=False)
-        except (OSError, BadJournal) as error:
-            log.error("cannot open the audit log %s: %s", self.path, error)
+        """Raises ``OSError`` or ``BadJournal``; then the next write tries again."""
+        self._broken = True
+        self._journal.close()
+        self._journal = Journal.open(self.path, wait=False)
+        self._broken = False
 
 
 def _settle(waiting: "Sequence[asyncio.Future[None]]", problem: str | None) -> None:

@@ -27,13 +27,16 @@ would be one more thing to judge.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtensionOID
 
 from albatross_pki.extensions import ALBATROSS_OID, COMMAND_OID, CONSTRAINTS_OID, IMAGE_BINDING_OID
 from albatross_pki.policy.judgement import Link, Place, Purpose, Rule
 
+_REMEMBERED_OCTETS = 16 * 1024  # of one CA certificate whose signature is remembered
 OURS = frozenset({CONSTRAINTS_OID, IMAGE_BINDING_OID, COMMAND_OID})
 _BASIC_CONSTRAINTS = ExtensionOID.BASIC_CONSTRAINTS.dotted_string
 KNOWN_CRITICAL = OURS | {
@@ -113,11 +116,22 @@ def signature(link: Link) -> Iterator[str]:
 
 
 def is_signed_by(link: Link) -> bool:
+    """Whether the signature holds; that of a CA is remembered, because it comes again with every request below it."""
+    lower, upper = link.certificate.parsed, link.issuer.parsed
+    if link.place is Place.LEAF or len(link.certificate.der) > _REMEMBERED_OCTETS:
+        return _is_signed(lower, upper)
+    return _is_signed_remembered(lower, upper)
+
+
+def _is_signed(lower: x509.Certificate, upper: x509.Certificate) -> bool:
     try:
-        link.certificate.parsed.verify_directly_issued_by(link.issuer.parsed)
+        lower.verify_directly_issued_by(upper)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
+
+
+_is_signed_remembered = lru_cache(maxsize=1024)(_is_signed)  # the keys are whole certificates, compared octet by octet
 
 
 def validity(link: Link) -> Iterator[str]:
