@@ -257,7 +257,7 @@ def _image_permitted(constraints: Constraints, command: AnyCommand, digest: byte
     if not isinstance(command, av5.UnikernelCreate) or (constraints.images is None and constraints.deployments is None):
         return []
     if digest is None:
-        text = "constraints allow only certain images, and the digest of this one is not in the certificate"
+        text = "constraints allow only certain images, and the digest of this one cannot be told from the certificate"
         return [Violation("images", constraints.images, None, text)]
     found = []
     if constraints.images is not None and digest not in constraints.images:

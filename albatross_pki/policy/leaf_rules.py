@@ -30,8 +30,8 @@ from albatross_pki.text import printable
 from albatross_pki.unikernels import Settings, UnikernelConfig
 from albatross_pki.wire.errors import MalformedMessage
 
-LARGEST_EMBEDDED_IMAGE = 1 << 30  # octets, inflated; a certificate holds 16 MiB, which zlib blows up a thousand times
-_INFLATE_AT_ONCE = 1 << 16
+LARGEST_EMBEDDED_IMAGE = 1 << 30  # octets, inflated, where no policy says how much memory there is
+_INFLATE_AT_ONCE = 1 << 12  # zlib makes at most about a thousand times as much of it
 WORDS_FOR_ONE = frozenset(
     {
         *("create", "force-create", "restart", "restart-arguments", "destroy", "get", "stop", "start", "rollback"),
@@ -107,23 +107,23 @@ def binding(link: Link) -> Iterator[str]:
                 "(an operator who trusts the client's stream says --accept-unbound-images)"
             )
     elif bound is not None:
-        image = embedded_image(found.config)
+        image = embedded_image(found.config, bound.size)
         if image is None:
-            yield "the embedded image cannot be decompressed"
+            yield f"the embedded image cannot be decompressed to the {bound.size} octets that are bound"
         elif image != (bound.digest, bound.size):
             yield f"the embedded image has digest {image[0].hex()} ({image[1]} octets), not the bound one"
 
 
-def embedded_image(config: UnikernelConfig) -> tuple[bytes, int] | None:
-    """SHA-256 and size of the uncompressed image inside a configuration; ``None`` if it cannot be decompressed.
+def embedded_image(config: UnikernelConfig, limit: int = LARGEST_EMBEDDED_IMAGE) -> tuple[bytes, int] | None:
+    """SHA-256 and size of the uncompressed image inside a configuration.
 
-    Inflates piece by piece and keeps nothing; at most ``LARGEST_EMBEDDED_IMAGE`` octets.
+    ``None`` if it cannot be decompressed to at most ``limit`` octets. Inflates piece by piece and keeps nothing.
     """
     if not config.compressed:
         return hashlib.sha256(config.image).digest(), len(config.image)
     from albatross_pki.wire.compression import Inflater  # few leaves embed an image, and fewer are asked for its digest
 
-    digest, size, inflater = hashlib.sha256(), 0, Inflater(LARGEST_EMBEDDED_IMAGE)
+    digest, size, inflater = hashlib.sha256(), 0, Inflater(limit)
     pieces = memoryview(config.image)
     try:
         for start in range(0, len(pieces), _INFLATE_AT_ONCE):
@@ -175,7 +175,9 @@ def _image_digest(link: Link, in_force: Constraints) -> bytes | None:
     judged = in_force.images is not None or in_force.deployments is not None
     if not judged or not isinstance(found, UnikernelCreate) or not found.config.image:
         return None
-    image = embedded_image(found.config)
+    policies = link.standing.policies
+    limit = policies[-1].policy.memory_mb << 20 if policies else LARGEST_EMBEDDED_IMAGE
+    image = embedded_image(found.config, max(0, limit))
     return None if image is None else image[0]
 
 

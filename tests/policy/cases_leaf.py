@@ -244,6 +244,20 @@ def bound_image_of_another_size() -> Presented:
     return shown(dev().leaf("hello", UnikernelCreate(COMPRESSED), binding=ImageBinding(DIGEST, len(IMAGE) + 1)))
 
 
+@refused("binding", text="cannot be decompressed to the 9 octets")
+def bound_image_that_is_larger() -> Presented:
+    """Inflating ends where the binding ends."""
+    return shown(dev().leaf("hello", UnikernelCreate(COMPRESSED), binding=ImageBinding(DIGEST, len(IMAGE) - 1)))
+
+
+@refused("permitted", text="cannot be told from the certificate")
+def image_that_unpacks_to_more_than_the_policys_memory() -> Presented:
+    """A few kilobytes of zeros for 65 MB of memory, looked at only because images are constrained."""
+    bomb = zlib.compress(bytes(65 << 20))
+    create = UnikernelCreate(UnikernelConfig(bomb, SMALL, compressed=True))
+    return shown(dev(Constraints(images=frozenset({DIGEST}))).leaf("hello", create))
+
+
 @refused("binding", text="cannot be decompressed")
 def bound_image_that_cannot_be_decompressed() -> Presented:
     """The embedded image is cut."""
@@ -360,7 +374,7 @@ def another_image() -> Presented:
     return shown(dev(Constraints(images=frozenset({b"\1" * 32}))).leaf("hello", UnikernelCreate(EMBEDDED)))
 
 
-@refused("permitted", text="is not in the certificate")
+@refused("permitted", text="cannot be told from the certificate")
 def constrained_image_that_nobody_knows() -> Presented:
     """Where images are constrained, an operator's leniency does not help."""
     leaf = dev(Constraints(images=frozenset({DIGEST}))).leaf("hello", UnikernelCreate(STREAMED))
