@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from albatross_pki import commands as c
-from albatross_pki.errors import AlbatrossError, ExitCode
+from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, Events
 from albatross_pki.messages import Header, Message
 from albatross_pki.replies import BlockChunk, ConsoleLine, Data, Failure, Statistics, Success
@@ -36,10 +36,13 @@ class NoAnswer(AlbatrossError):
     exit_code = ExitCode.COMMUNICATION
 
 
-class CommandFailed(AlbatrossError):
-    """The other side understood the command and answered with a failure."""
+class CommandFailed(Refused):
+    """The other side understood the command and answered with a failure, which may have several reasons."""
 
     exit_code = ExitCode.REMOTE_COMMAND
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.split("; "))
 
 
 class Incoming(Protocol):

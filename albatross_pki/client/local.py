@@ -15,10 +15,11 @@ from albatross_pki.client.conversation import answers_of, converse, socket_of
 from albatross_pki.client.files import BadFile, read_image
 from albatross_pki.client.progress import Meter, Readable, Watched
 from albatross_pki.command_line import TypedCommand
-from albatross_pki.commands import BlockAdd, BlockSet, Command, UnikernelCreate
-from albatross_pki.errors import AlbatrossError
+from albatross_pki.commands import BlockAdd, BlockSet, Command, PolicyAdd, UnikernelCreate
+from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import ExtendedCommand
 from albatross_pki.messages import Header, Message
+from albatross_pki.policies import Policy
 from albatross_pki.replies import Data, Success
 from albatross_pki.transport.blocking import Connection
 
@@ -26,19 +27,20 @@ OnSuccess = Callable[[Header, Success], None]
 OnData = Callable[[Header, Data], bool]
 
 
-def send_locally(typed: TypedCommand, where: str, on_success: OnSuccess, on_data: OnData) -> None:
+def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_success: OnSuccess, on_data: OnData) -> None:
     """Send what was typed to the socket of its daemon and follow the answers.
 
-    ``where`` is a directory (``--tmpdir``) or the socket itself (``--socket``).
+    ``tmpdir`` is the daemons' directory; ``socket``, if given, the one to talk to.
     """
     if isinstance(typed.command, ExtendedCommand):
         raise AlbatrossError(
             "albatrossd's ordinary socket has no such command",
             hint="send it through the TLS endpoint, with --destination",
         )
+    if isinstance(typed.command, PolicyAdd):
+        check_policy(typed.command.policy)
     command = with_image(typed, typed.command)
-    socket = os.path.join(where, socket_of(command)) if os.path.isdir(where) else where
-    with Connection(socket) as connection:
+    with Connection(socket or os.path.join(tmpdir, socket_of(command))) as connection:
         connection.send(Message(Header(typed.name), command))
         if isinstance(command, BlockSet):
             with content_source(typed) as (source, size):
@@ -51,7 +53,16 @@ def send_locally(typed: TypedCommand, where: str, on_success: OnSuccess, on_data
     if isinstance(command, BlockAdd) and typed.content is not None:
         # only reached if the block device was made by us: nothing that exists is ever overwritten
         content = replace(typed, command=BlockSet(compressed=bool(typed.level)))
-        send_locally(content, where, on_success, on_data)
+        send_locally(content, tmpdir, socket, on_success, on_data)
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse a policy that nobody could use, with every reason."""
+    from albatross_pki.policy.rules import usable
+
+    violations = usable(policy)
+    if violations:
+        raise Refused([violation.text for violation in violations])
 
 
 def with_image(typed: TypedCommand, command: Command) -> Command:

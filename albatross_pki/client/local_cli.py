@@ -16,12 +16,11 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     from albatross_pki.client.options import reception_of
     from albatross_pki.client.receive import receive
 
-    where = how["socket"] or how["tmpdir"]
     receive(
         reception_of(how),
         typed.name,
         typed.command,
-        lambda on_success, on_data: send_locally(typed, where, on_success, on_data),
+        lambda on_success, on_data: send_locally(typed, how["tmpdir"], how["socket"], on_success, on_data),
     )
 
 
