@@ -5,9 +5,11 @@ end mark has come, or not at all; a dump that fails says so after what it sent, 
 """
 
 import asyncio
+import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from albatross_pki import commands as av5
 from albatross_pki.errors import AlbatrossError, Refused
@@ -101,8 +103,8 @@ class BlockCommands:
     async def _set(self, name: Name, compressed: bool, conversation: Conversation) -> None:
         with self._blocks.replace(name, compressed) as replacement:
             while chunk := await conversation.chunk():
-                await asyncio.to_thread(replacement.write, chunk)
-            await asyncio.to_thread(replacement.commit)
+                await in_thread(replacement.write, chunk)
+            await in_thread(replacement.commit)
 
     def _set_at_once(self, name: Name, compressed: bool, content: bytes) -> None:
         size = self._blocks.devices.get(name, 0) * MEBIBYTE
@@ -113,13 +115,14 @@ class BlockCommands:
             replacement.commit()
 
     async def _dump(self, name: Name, level: int, conversation: Conversation) -> None:
-        pieces = self._blocks.dump(name, level)
-        first = await asyncio.to_thread(_next, pieces)  # refusals come before the answer that announces a stream
-        await conversation.answer(BlockImage(level != 0))
-        piece = first
-        while piece is not None:
-            await conversation.answer(BlockChunk(piece))
-            piece = await asyncio.to_thread(_next, pieces)
+        with contextlib.ExitStack() as stack:
+            pieces = self._blocks.dump(name, level)
+            stack.callback(getattr(pieces, "close", lambda: None))  # the device is free when this is over
+            piece = await in_thread(next, pieces, None)  # refusals come before the answer that announces a stream
+            await conversation.answer(BlockImage(level != 0))
+            while piece is not None:
+                await conversation.answer(BlockChunk(piece))
+                piece = await in_thread(next, pieces, None)
         await conversation.answer(BlockChunk(None))
 
     def _dump_at_once(self, name: Name, level: int) -> Success:
@@ -133,5 +136,11 @@ class BlockCommands:
         return BlockImageOld(level != 0, zlib.compress(content, level) if level else content)
 
 
-def _next(pieces: Iterator[bytes]) -> bytes | None:
-    return next(pieces, None)
+async def in_thread(work: Callable[..., Any], *arguments: object) -> Any:
+    """Do ``work`` in a thread; it is over when this ends, also if this is cancelled."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])  # what it uses must not be closed under it
+        raise

@@ -120,6 +120,8 @@ class Supervisor:
         self.ended: list[Ended] = []
         self.shutting_down = False
         self._busy: dict[Name, str] = {}
+        self._quiet = asyncio.Event()  # nothing is being changed
+        self._quiet.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_number = 1
 
@@ -133,10 +135,13 @@ class Supervisor:
         if name in self._busy:
             raise Refused([f"unikernel {name} is being changed ({self._busy[name]})"], hint="try again in a moment")
         self._busy[name] = verb
+        self._quiet.clear()
         try:
             yield
         finally:
             del self._busy[name]
+            if not self._busy:
+                self._quiet.set()
             self._resume(name)
 
     def is_busy(self, name: Name) -> bool:
@@ -353,9 +358,9 @@ class Supervisor:
         self.shutting_down = True
         for unikernel in self.table.values():
             self.cancel_timer(unikernel)
-        busy = [task for task in self._tasks if task is not asyncio.current_task()]
-        if busy:
-            await asyncio.wait(busy, timeout=self.patience.stop + self.patience.kill)
+        with contextlib.suppress(TimeoutError):  # what is in progress ends first, within bounds
+            async with asyncio.timeout(self.patience.stop + self.patience.kill):
+                await self._quiet.wait()
         running = [unikernel.running for unikernel in self.table.values() if unikernel.running is not None]
         if keep_running:
             for each in running:

@@ -31,6 +31,7 @@ from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Text, Unikernels
 from albatross_pki.transport.blocking import Connection
+from albatross_pki.transport.errors import ConnectionCut
 from albatross_pki.unikernels import FailBehaviour, Settings, UnikernelConfig
 
 EXAMPLES = FilePath(__file__).parents[2] / "examples" / "unikernels"
@@ -78,6 +79,8 @@ class Recorder(Conversation):
 
     async def chunk(self) -> bytes:
         await asyncio.sleep(0)
+        if not self.chunks:
+            raise ConnectionCut("the connection ended before the end of the stream")
         return self.chunks.pop(0)
 
 
@@ -96,10 +99,16 @@ class Inside:
         return answers[0]
 
     async def asked(
-        self, name: str, command: AnyCommand, rights: Rights = OPERATOR, image: int | None = None, *chunks: bytes
+        self,
+        name: str,
+        command: AnyCommand,
+        rights: Rights = OPERATOR,
+        image: int | None = None,
+        *,
+        chunks: list[bytes] | None = None,
     ) -> tuple[list[Payload], Outcome]:
         """All answers, and the outcome."""
-        recorder = Recorder(None, Header(Name.parse(name)), chunks=list(chunks))  # type: ignore[arg-type]
+        recorder = Recorder(None, Header(Name.parse(name)), chunks=[] if chunks is None else chunks)  # type: ignore[arg-type]
         request = Request(Name.parse(name), command, rights, "test", image)
         outcome = await self.commands.execute(request, recorder)
         return recorder.answers, outcome

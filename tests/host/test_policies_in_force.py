@@ -8,10 +8,11 @@ import pytest
 from albatross_pki.authorised import ChainPolicy
 from albatross_pki.commands import PolicyAdd, PolicyInfo, PolicyRemove, UnikernelDestroy, UnikernelInfoRequest
 from albatross_pki.extensions import Status, Stop
+from albatross_pki.host.rights import Rights
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Policies, Text, Unikernels
-from tests.host.running import RESTART, Inside, Rights, chain_policy, create, inside, text_of
+from tests.host.running import RESTART, Inside, chain_policy, create, inside, text_of
 
 CREATED = Text("created unikernel")
 
