@@ -1,0 +1,82 @@
+"""Command lines as whole processes: how long somebody waits for them, beside an interpreter that does nothing."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.measure import Row, compare, seconds, shown
+from tests.e2e.site import HELLO, PROGRAMS, Site
+from tests.pki_builder import policy
+
+NOTHING = [sys.executable, "-c", "pass"]
+
+
+def rows() -> Iterator[Row]:
+    yield from _without_a_host()
+    yield from _with_a_host()
+    yield _quickstart()
+
+
+def _ended(arguments: list[str], directory: str | None = None) -> Callable[[], float]:
+    """The seconds from the start of a process to its end, which must be a success."""
+    return seconds(lambda: subprocess.run(arguments, cwd=directory, stdout=subprocess.DEVNULL, check=True))
+
+
+def _without_a_host() -> Iterator[Row]:
+    nothing = _ended(NOTHING)
+    version = [str(PROGRAMS / "albatross-client"), "--version"]
+    yield compare("albatross-client --version", _ended(version), "python -c pass", nothing, at_most=2.5, rounds=15)
+    usage = [str(PROGRAMS / "albatross-client"), "create", "--help"]
+    yield compare("albatross-client create --help", _ended(usage), "python -c pass", nothing, rounds=9)
+
+
+@contextlib.contextmanager
+def _host() -> Iterator[Site]:
+    with tempfile.TemporaryDirectory(prefix="alba-b-") as place:
+        site = Site(Path(place))
+        site.start()
+        try:
+            dev = site.root.delegate("dev", policy(unikernels=4, memory_mb=64))
+            site.write("dev.pem", dev.chain_pem)
+            site.write("dev.key", dev.key_pem)
+            yield site
+        finally:
+            site.stop()
+
+
+def _with_a_host() -> Iterator[Row]:
+    nothing = _ended(NOTHING)
+    with _host() as site:
+        place = str(site.directory)
+        local = [str(PROGRAMS / "albatross-client-local"), "info", "--tmpdir", "host/run"]
+        yield compare("local info, whole process", _ended(local, place), "python -c pass", nothing)
+        bistro = str(PROGRAMS / "albatross-client-bistro")
+        who = ["-d", f"localhost:{site.port}", "--ca", "dev.pem", "--ca-key", "dev.key"]
+        yield compare("one-shot info through TLS", _ended([bistro, "info", *who], place), "python -c pass", nothing)
+        create = [bistro, "create", "hello", str(HELLO), "--mem", "16", *who]
+        destroy = [bistro, "destroy", "hello", *who]
+
+        def created() -> float:
+            took = _ended(create, place)()
+            _ended(destroy, place)()
+            return took
+
+        yield compare("one-shot create of hello", created, "python -c pass", nothing)
+
+
+def _quickstart() -> Row:
+    once = _ended([str(PROGRAMS / "albatross-quickstart")])
+    took = sorted(once() for _ in range(3))
+    load = os.getloadavg()[0]
+    return Row(
+        name="quickstart",
+        value=shown(took[1], "s"),
+        yardstick=f"load {load:.1f}",
+        bound="≤ 10 s",
+        met=took[1] <= 10,
+        spread=(took[2] - took[0]) / took[1],
+    )
