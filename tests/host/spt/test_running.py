@@ -305,6 +305,14 @@ def test_p33_resident_memory_of_a_waiting_unikernel_is_below_200_kb(start: Start
         assert int(resident.split()[0]) < 200
 
 
+@pytest.mark.parametrize(("memory_mb", "allowed"), [(2, "0"), (255, "0"), (256, "1")])
+def test_p33_huge_pages_are_for_large_unikernels(start: Start, memory_mb: int, allowed: str) -> None:
+    """Where a system uses them for everything, as Debian's does, one would be most of a small unikernel's memory."""
+    guest = start("hello", memory_mb=memory_mb)
+    guest.read_line()
+    assert guest.state()["THP_enabled"] == allowed
+
+
 def test_the_composed_file_is_not_executable_by_name_anywhere(start: Start) -> None:
     guest = start("hello")
     guest.read_line()
