@@ -20,6 +20,7 @@ from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.extension import encode_constraints, encode_image_binding
 from albatross_pki.wire.message import decode_message, encode_message
 from albatross_pki.wire.side import decode_side, encode_side
+from fuzz.mutation import parse
 from tests.wire import oracle
 from tests.wire.facts import EPOCH, interface, usage
 
@@ -106,25 +107,36 @@ def with_count(integer: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "integer",
+    ("integer", "reason"),
     [
-        b"\x02\x00",
-        b"\x02\x02\x00\x01",
-        b"\x02\x02\x00\x7f",
-        b"\x02\x02\xff\x80",
-        b"\x02\x03\x00\x00\x80",
-        b"\x02\x08\x40" + bytes(7),  # 2**62, one more than an OCaml integer holds
-        b"\x02\x08\x7f" + b"\xff" * 7,
-        b"\x02\x08\x80" + bytes(7),
-        b"\x02\x09\x00\xff" + b"\xff" * 7,
-        b"\x02\x09\x01" + bytes(8),
-        b"\x02\x40\x01" + bytes(63),
+        (b"\x02\x00", "integer without octets"),
+        (b"\x02\x02\x00\x01", "integer not in its shortest form"),
+        (b"\x02\x02\x00\x7f", "integer not in its shortest form"),
+        (b"\x02\x02\xff\x80", "integer not in its shortest form"),
+        (b"\x02\x02\xff\xff", "integer not in its shortest form"),
+        (b"\x02\x03\x00\x00\x80", "integer not in its shortest form"),
+        (b"\x02\x08\x40" + bytes(7), f"must be between 0 and {LARGEST}, not {2**62}"),
+        (b"\x02\x08\x7f" + b"\xff" * 7, f"must be between 0 and {LARGEST}, not {2**63 - 1}"),
+        (b"\x02\x08\x80" + bytes(7), f"must be between 0 and {LARGEST}, not {-(2**63)}"),
+        (b"\x02\x09\x00\xff" + b"\xff" * 7, f"integer of 9 octets, it must be between 0 and {LARGEST}"),
+        (b"\x02\x40\x01" + bytes(63), f"integer of 64 octets, it must be between 0 and {LARGEST}"),
     ],
 )
-def test_p01_an_integer_that_upstream_would_refuse_is_refused(integer: bytes) -> None:
+def test_p01_an_integer_that_upstream_would_refuse_is_refused(integer: bytes, reason: str) -> None:
     with pytest.raises(MalformedMessage) as refusal:
         decode_message(with_count(integer))
-    assert refusal.value.place == "message.payload.command.console.add"
+    assert (refusal.value.place, refusal.value.reason) == ("message.payload.command.console.add", reason)
+
+
+def test_p01_a_number_of_a_million_octets_is_neither_computed_nor_printed() -> None:
+    size = 1 << 20
+    serial = b"\x01" + bytes(size - 1)
+    octets = encode_message(Message(Header(), c.BlockAdd(1)))
+    assert octets.endswith(b"\x02\x01\x01")
+    tree = parse(octets)
+    tree.everything()[-1].content = serial
+    with pytest.raises(MalformedMessage, match=f"integer of {size} octets"):
+        decode_message(tree.encoded())
 
 
 def test_the_largest_integer_of_the_protocol_is_read() -> None:
