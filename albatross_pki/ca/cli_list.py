@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from albatross_pki.ca import cli_options as options
+from albatross_pki.ca.finding import shown_name
 from albatross_pki.ca.ledger import Issued, LedgerView, read_ledger, write_time
 from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError
@@ -61,16 +62,10 @@ def _as_table(rows: list[tuple[Issued, str]]) -> str:
     if not rows:
         return "nothing\n"
     cells = [("SERIAL", "KIND", "NAME", "COMMAND", "UNTIL", "STATE")]
-    cells += [(item.serial, item.role, _name(item), item.word, item.not_after, state) for item, state in rows]
+    cells += [(item.serial, item.role, shown_name(item), item.word, item.not_after, state) for item, state in rows]
     widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:-1]]
     template = "".join(f"%-{width}s  " for width in widths) + "%s\n"
     return "".join([template % row for row in cells])
-
-
-def _name(item: Issued) -> str:
-    if item.role == "leaf":
-        return item.path + ("" if item.label in (".", ":") else item.label)
-    return item.path.removesuffix(":") if item.role == "delegation" else item.label
 
 
 @click.command("needs-renewal")

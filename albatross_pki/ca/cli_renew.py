@@ -83,7 +83,9 @@ def renew(
         make_file(new_key, key_pem(made), PRIVATE)
     make_file(target, content, PUBLIC, replace=output is None)
     options.tell([f"renewed {old.title} in {printable(target)}"])
-    if made is not None or request is not None:
+    if made is not None and is_self_signed(old):
+        options.note("servers need both roots until everything below the old one is renewed")
+    elif made is not None or request is not None:
         options.note(f"the old key stays good: revoke {old.serial:x} when the new one is in use")
 
 

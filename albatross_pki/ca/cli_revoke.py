@@ -6,7 +6,7 @@ import os
 import click
 
 from albatross_pki.ca import cli_options as options
-from albatross_pki.ca.finding import find_certificates, full_name, to_revoke
+from albatross_pki.ca.finding import find_certificates, shown_name, to_revoke
 from albatross_pki.ca.ledger import REASONS, Ledger, Revoked, serial_text, write_time
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import PUBLIC, make_file, read_file
@@ -37,7 +37,7 @@ def revoke(database: str, what: str, reason: str, every: bool, ca: str | None) -
         else:
             found = to_revoke(find_certificates(ledger.view, what), ledger.view, what, now, every=every)
             revoked = [Revoked(item.serial, item.issuer, reason, write_time(now)) for item in found]
-            options.tell([f"revoking {item.role} {full_name(item)} (serial {item.serial})" for item in found])
+            options.tell([f"revoking {item.role} {shown_name(item)} (serial {item.serial})" for item in found])
         ledger.record_revoked(revoked)
     options.note(f"servers need a new list: albatross-provision-ca crl CACERT {database} KEY")
 

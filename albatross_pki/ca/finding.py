@@ -42,6 +42,16 @@ def full_name(item: Issued) -> Name:
     return Name(path, None if item.label in PATH_LABELS else item.label.lower())
 
 
+def shown_name(item: Issued) -> str:
+    """The name for people: ``dev``, ``dev:hello``, ``dev:`` for the path itself; of others their own label."""
+    # text alone, as a list may have 100,000 of them
+    if item.role == Role.DELEGATION.value:
+        return item.path.strip(":")
+    if item.role == Role.LEAF.value:
+        return item.path if item.label in PATH_LABELS else item.path.removeprefix(":") + item.label
+    return item.label
+
+
 def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *, every: bool) -> list[Issued]:
     """Those of ``found`` that can be revoked, one unless ``every``; raises ``Refused`` with the choice there is."""
     if not found:
@@ -52,6 +62,6 @@ def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *
     if not good:
         raise Refused([f"{text!r} is revoked or expired already"])
     if len(good) > 1 and not every:
-        choice = [f"serial {item.serial}: {item.role} {full_name(item)}, until {item.not_after}" for item in good]
+        choice = [f"serial {item.serial}: {item.role} {shown_name(item)}, until {item.not_after}" for item in good]
         raise Refused([f"{text!r} means {len(good)} certificates", *choice], hint="name a serial, or say --all")
     return good

@@ -20,10 +20,17 @@ from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelRestart,
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, Constraints, ImageBinding
 from albatross_pki.keys import PublicKey
-from albatross_pki.names import Path, parse_label
+from albatross_pki.names import Name, Path, parse_label
 from albatross_pki.policies import Policy
-from albatross_pki.policy.constraints import NO_CONSTRAINTS, WORDS_OUTSIDE_LEAVES, command_word, within
-from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE
+from albatross_pki.policy.constraints import (
+    NO_CONSTRAINTS,
+    WORDS_OUTSIDE_LEAVES,
+    command_word,
+    intersect,
+    permits,
+    within,
+)
+from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE, embedded_image
 from albatross_pki.policy.profiles import (
     Extensions,
     delegation_extensions,
@@ -44,6 +51,7 @@ DEFAULT_LIFETIME = {
     Role.LEAF: timedelta(days=1),
 }
 ONE_SHOT_LIFETIME = timedelta(seconds=300)
+WORTH_TELLING = 0.01  # of a lifetime: issuer and issued are often made in the same minute, with the same one
 CHANGING_WORDS = frozenset(
     {
         *("create", "force-create", "restart", "restart-arguments", "destroy", "stop", "start", "rollback"),
@@ -137,7 +145,7 @@ def make_plan(request: RequestFacts, issuer: Issuer, terms: Terms, now: datetime
         wrong.append(f"{issuer.certificate.title} or a certificate above it is not valid now")
     if wrong:
         raise Refused(wrong)
-    if not_after < now + lifetime:
+    if now + lifetime - not_after > lifetime * WORTH_TELLING:
         notes.append(f"validity is cut to the issuer's: until {not_after:%Y-%m-%d %H:%M:%S} UTC")
     return Plan(
         role=role,
@@ -230,7 +238,31 @@ def _within_issuer(request: RequestFacts, issuer: Issuer, role: Role, command: A
         wrong.append(f"the command {command_word(command)} cannot be in a certificate")
     if request.constraints is not None:
         found += within(issuer.constraints, request.constraints)
+    if role is Role.LEAF and command is not None:
+        found += _permitted(request, issuer, command)
     return wrong + [violation.text for violation in found]
+
+
+def _permitted(request: RequestFacts, issuer: Issuer, command: AnyCommand) -> list[Violation]:
+    """What the constraints in force forbid about a leaf, on whichever of the hosts that they name."""
+    in_force = intersect(issuer.constraints, request.constraints or NO_CONSTRAINTS)
+    try:
+        name = Name(issuer.path, None if request.label in PATH_LABELS else parse_label(request.label or ""))
+    except AlbatrossError:
+        return []  # that is refused already
+    hosts = in_force.hosts or frozenset()
+    return permits(in_force, name, command, hosts=hosts, image_digest=_image_digest(request, in_force, command))
+
+
+def _image_digest(request: RequestFacts, in_force: Constraints, command: AnyCommand) -> bytes | None:
+    """The digest of the image, as far as it is known and somebody asks for it."""
+    if request.binding is not None:
+        return request.binding.digest
+    asked = in_force.images is not None or in_force.deployments is not None
+    if not asked or not isinstance(command, UnikernelCreate) or not command.config.image:
+        return None
+    image = embedded_image(command.config)
+    return None if image is None else image[0]
 
 
 def _addresses(request: RequestFacts, terms: Terms, role: Role) -> list[str]:

@@ -15,6 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
+from albatross_pki.ca.finding import shown_name
 from albatross_pki.ca.issuer import Issuer
 from albatross_pki.ca.ledger import Issued, LedgerView, Revoked, write_time
 from albatross_pki.ca.plan import Plan
@@ -100,4 +101,4 @@ def _differing(plan: Plan, view: LedgerView, key: str, now: datetime) -> list[Is
 
 
 def _title(item: Issued) -> str:
-    return f"the {item.role} {item.label} in {item.path} (serial {item.serial}, until {item.not_after})"
+    return f"the {item.role} {shown_name(item)} (serial {item.serial}, until {item.not_after})"
