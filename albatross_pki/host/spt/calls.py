@@ -35,6 +35,8 @@ LOWEST = 0x10000  # of a unikernel's memory; nothing is mapped below
 # uses; from here on one is less than a hundredth of its memory, and saves it work.
 HUGE_PAGES_FROM = 256 << 20
 
+SHOWN_CPUS = 8  # in a message
+
 _AT_FDCWD, _WRITE_ONLY = 2**64 - 100, 1
 _NO_FILE = 2**64 - 1
 _READ_WRITE, _PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 3, 0x100022
@@ -166,7 +168,8 @@ def _giving_up(confinement: Confinement) -> list[Call]:
     if confinement.cpuids:
         mask = sum(1 << cpu for cpu in confinement.cpuids)
         octets = mask.to_bytes((max(confinement.cpuids) // 64 + 1) * 8, "little")
-        shown = ", ".join(map(str, sorted(confinement.cpuids)))
+        first = sorted(confinement.cpuids)[:SHOWN_CPUS]
+        shown = ", ".join(map(str, first)) + ("…" if len(first) < len(confinement.cpuids) else "")
         made.append(Call("sched_setaffinity", (0, len(octets), octets), 0, f"this host cannot run it on cpu {shown}"))
     if confinement.uid is not None:
         uid, gid = confinement.uid, confinement.uid if confinement.gid is None else confinement.gid

@@ -82,6 +82,19 @@ def test_an_image_with_as_many_segments_as_it_may_have(composed: Composer) -> No
     assert len(pieces) == 62 + 3
 
 
+def test_the_longest_table_fits() -> None:
+    """As many segments with gaps between them, taps, CPUs and octets of a path as there may be."""
+    names = [f"n{index}" for index in range(63)]
+    segments = [Segment(START + index * 0x2000, b"\xf4") for index in range(62)]
+    octets = build_image(segments=segments, devices=[(name, "NET_BASIC") for name in names])
+    devices = [AttachedNet(name, 50, MAC, 1500) for name in names]
+    cpuids = frozenset(range(8192))
+    confinement = Confinement(title="x" * 99, uid=2**32 - 2, cpuids=cpuids, cgroup="/" + "c" * 3999)
+    for image in (octets, build_image(segments=segments, machine=183)):
+        attached = devices if image is octets else []
+        os.close(compose(parse_image(image), image, 2, b"x" * 8191, attached, confinement))
+
+
 def test_the_image_for_another_processor_is_composed_for_that(composed: Composer) -> None:
     descriptor = composed(build_image(machine=183))
     elf = ELFFile(io.BytesIO(content(descriptor)))
