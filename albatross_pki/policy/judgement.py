@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import cache
 
 from albatross_pki.authorised import AuthorisedRequest, ChainPolicy
 from albatross_pki.extensions import Constraints
@@ -102,10 +103,15 @@ class Rule:
     @property
     def statement(self) -> str:
         """What the rule demands: the first line of its docstring, without its number."""
-        return (self.check.__doc__ or "").splitlines()[0].split(". ", 1)[1].rstrip(".")
+        return _statement(self.check)
 
     def applies(self, link: Link) -> bool:
         return link.place in self.places and (link.certificate.extensions_known or not self.reads_extensions)
+
+
+@cache
+def _statement(check: Callable[[Link], Iterable[str]]) -> str:
+    return (check.__doc__ or "").splitlines()[0].split(". ", 1)[1].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
