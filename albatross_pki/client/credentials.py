@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from albatross_pki.commands import UnikernelCreate
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, ImageBinding
 from albatross_pki.files import read_file
 from albatross_pki.names import Name
+from albatross_pki.unikernels import UnikernelType
 
 if TYPE_CHECKING:
     from albatross_pki.policy.judgement import Judgement
@@ -67,10 +69,16 @@ def one_shot(signer: Signer, name: Name, command: AnyCommand, binding: ImageBind
         once=not signer.reusable,
         dialect=Dialect(signer.dialect),
         roots=anchors,
+        unbound=_has_no_image(command),
         place=signer.ca,
     )
     judge_chain(chain, anchors, signer.server_ca)
     return Credentials(tuple(chain), key_pem(key), command, name, binding)
+
+
+def _has_no_image(command: AnyCommand) -> bool:
+    """Whether this is a create whose image lives on the host (BHyve): nothing can be bound."""
+    return isinstance(command, UnikernelCreate) and command.config.typ is UnikernelType.BHYVE
 
 
 def label_of(name: Name) -> str | None:

@@ -29,6 +29,12 @@ def examine(directory: str | None = None) -> Iterator[Finding]:
     """Everything worth knowing before a host is run, or while one runs in ``directory``."""
     yield _python()
     yield _user()
+    yield Finding(
+        "separation",
+        False,
+        "albatross-host runs all programs as one user: what P37 needs of users is in force only where endpoint and "
+        "authoriser are started with users of their own (--user)",
+    )
     yield from _tenders()
     yield _embedded_tender()
     yield _kvm()
