@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from datetime import datetime, timedelta
-from typing import NoReturn
 
 import click
 
@@ -54,8 +53,21 @@ def with_states(view: LedgerView, now: str) -> list[tuple[Issued, str]]:
     return [(item, "revoked" if view.is_revoked(item) else state) for item, state in rows]
 
 
+_MEMBERS = (*Issued._fields, "state")
+_ROW = "{" + ", ".join(f'"{member}": "%s"' for member in _MEMBERS) + "}"
+_QUOTES = 4 * len(_MEMBERS)
+
+
 def _as_json(rows: list[tuple[Issued, str]]) -> str:
-    return json.dumps([{**item._asdict(), "state": state} for item, state in rows]) + "\n"
+    return "[" + ",\n ".join([_row_as_json((*item, state)) for item, state in rows]) + "]\n"
+
+
+def _row_as_json(values: tuple[str, ...]) -> str:
+    """One object; text that needs no escape, as nearly all does, is put in as it is."""
+    row = _ROW % values
+    if row.count('"') == _QUOTES and "\\" not in row and row.isascii() and row.isprintable():
+        return row
+    return json.dumps(dict(zip(_MEMBERS, values, strict=True)))
 
 
 def _as_table(rows: list[tuple[Issued, str]]) -> str:
@@ -72,7 +84,7 @@ def _as_table(rows: list[tuple[Issued, str]]) -> str:
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--expires-in", metavar="SPAN|PERCENT", default="33%", show_default=True, help="30d, or 33% of its life.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the exit status.")
-def needs_renewal(file: str, expires_in: str, quiet: bool) -> NoReturn:
+def needs_renewal(file: str, expires_in: str, quiet: bool) -> int:
     """Tell by the exit status whether a certificate, or one above it in its file, is about to end.
 
     \b
@@ -83,10 +95,10 @@ def needs_renewal(file: str, expires_in: str, quiet: bool) -> NoReturn:
         255  anything else
     """
     try:
-        sys.exit(_renewal_status(file, expires_in, quiet))
+        return _renewal_status(file, expires_in, quiet)
     except (AlbatrossError, OSError) as error:
         say("error", str(error))
-        sys.exit(BROKEN)
+        return BROKEN
 
 
 def _renewal_status(file: str, expires_in: str, quiet: bool) -> int:

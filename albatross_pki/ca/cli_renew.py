@@ -8,6 +8,7 @@ from albatross_pki.ca.csr import read_request
 from albatross_pki.ca.issue import issue_plan
 from albatross_pki.ca.issuer import Issuer, is_self_signed
 from albatross_pki.ca.ledger import Ledger
+from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import make_plan
 from albatross_pki.ca.renewal import as_request, check_renewable, lifetime_of, renewal_terms
 from albatross_pki.ca.reuse import Allowances
@@ -78,7 +79,9 @@ def renew(
             plan = make_plan(facts, issuer, terms, now)
             options.tell(plan_words(plan, facts, issuer))
             allowances = Allowances(share_label=public is not None)
-            content = bundle(list(issue_plan(plan, issuer, ledger, now=now, allowances=allowances).bundle))
+            judge = openssl_refuses
+            renewed = issue_plan(plan, issuer, ledger, now=now, allowances=allowances, second_judge=judge)
+            content = bundle(list(renewed.bundle))
     if new_key is not None and made is not None:
         make_file(new_key, key_pem(made), PRIVATE)
     make_file(target, content, PUBLIC, replace=output is None)

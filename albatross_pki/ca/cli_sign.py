@@ -8,6 +8,7 @@ from albatross_pki.ca.issue import Certified, issue, issue_plan
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.keys import PKCS11, ask_passphrase, open_key, open_or_make_key
 from albatross_pki.ca.ledger import Ledger
+from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import Plan, Terms, make_plan
 from albatross_pki.ca.reuse import Allowances
 from albatross_pki.ca.root import make_root
@@ -176,7 +177,13 @@ def sign(
         options.refuse_existing(target, force=force)
         options.tell(plan_words(plan, request, issuer))
         certified = issue_plan(
-            plan, issuer, ledger, now=now, allowances=allowances, accept_plain=accept_plain_intermediates
+            plan,
+            issuer,
+            ledger,
+            now=now,
+            allowances=allowances,
+            accept_plain=accept_plain_intermediates,
+            second_judge=openssl_refuses,
         )
     make_file(target, bundle(list(certified.bundle)), PUBLIC, replace=force)
     _report(certified, target)

@@ -14,7 +14,7 @@ from albatross_pki.ca.issuer import Issuer
 from albatross_pki.ca.ledger import Issued, Ledger, Revoked, serial_text, write_time
 from albatross_pki.ca.plan import Plan, Terms, make_plan
 from albatross_pki.ca.reuse import Allowances, enforce_reuse, rights_digest
-from albatross_pki.ca.selfcheck import check_new
+from albatross_pki.ca.selfcheck import SecondJudge, check_new
 from albatross_pki.keys import spki_digest
 from albatross_pki.names import Name
 from albatross_pki.policy.judgement import Judgement
@@ -40,7 +40,14 @@ class Certified:
         return (*self.plan.notes, *(self.judgement.notes if self.judgement is not None else ()))
 
 
-def certify(plan: Plan, issuer: Issuer, *, now: datetime, accept_plain: bool = False) -> Certified:
+def certify(
+    plan: Plan,
+    issuer: Issuer,
+    *,
+    now: datetime,
+    accept_plain: bool = False,
+    second_judge: SecondJudge | None = None,
+) -> Certified:
     """Make the planned certificate and judge it; raises ``Refused``. Records nothing."""
     serial = new_serial()
     der = make_certificate(
@@ -53,7 +60,7 @@ def certify(plan: Plan, issuer: Issuer, *, now: datetime, accept_plain: bool = F
         signer=issuer.key,
         serial=serial,
     )
-    judgement = check_new(der, plan, issuer, now=now, accept_plain=accept_plain)
+    judgement = check_new(der, plan, issuer, now=now, accept_plain=accept_plain, second_judge=second_judge)
     bundle = (der, *(certificate.der for certificate in issuer.chain))
     return Certified(plan, bundle, record_of(plan, issuer, der, serial, now), judgement)
 
@@ -82,10 +89,11 @@ def issue_plan(
     now: datetime,
     allowances: Allowances = NO_ALLOWANCES,
     accept_plain: bool = False,
+    second_judge: SecondJudge | None = None,
 ) -> Certified:
     """As ``issue``, from a plan that is already made."""
     revoked = enforce_reuse(plan, issuer, ledger.view, allowances, now)
-    certified = certify(plan, issuer, now=now, accept_plain=accept_plain)
+    certified = certify(plan, issuer, now=now, accept_plain=accept_plain, second_judge=second_judge)
     ledger.record_issued([certified.record], revoked)
     return Certified(certified.plan, certified.bundle, certified.record, certified.judgement, tuple(revoked))
 
