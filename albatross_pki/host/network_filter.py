@@ -1,0 +1,148 @@
+"""What may not come out of a unikernel's tap, as nftables rules on the tap itself.
+
+A tap's frames are dropped, before any bridge sees them, if they
+
+1. have another source than the unikernel's MAC address, in the frame or as the sender of an ARP packet;
+2. are for the bridge's own protocols: spanning tree and its relatives (IEEE 802.1D reserved addresses, Cisco's);
+3. carry a VLAN tag: nobody gave the unikernel another network than its bridge;
+4. speak as a router: router advertisement or redirect (ICMPv6 134 and 137, RFC 4861 4.2 and 4.5; ICMP 9 and 5,
+   RFC 1256 and RFC 792);
+5. speak as a DHCP server: UDP from a server's or to a client's port (67 and 68, RFC 2131 4.1; 547 and 546,
+   RFC 8415 7.2).
+
+Everything else passes. A rule is a list of expressions; the kernel skips IPv6 extension headers where a rule asks for
+the transport header. Hosts drop fragmented neighbour discovery themselves (RFC 6980 5).
+
+Each tap has a table of its own, so that it is put up, replaced and taken away in one step.
+Source of the encoding: linux/netfilter/nf_tables.h.
+"""
+
+import struct
+
+from albatross_pki.host.network_netlink import (
+    F_APPEND,
+    F_CREATE,
+    Netlink,
+    Request,
+    attribute,
+    batch_mark,
+    be32,
+    nested,
+    text,
+)
+
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = ((_SUBSYSTEM << 8) | kind for kind in (0, 2, 3, 6))
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_NETDEV = struct.pack("!BBH", 5, 0, 0)  # NFPROTO_NETDEV
+_CHAIN = "from-unikernel"
+_PRIORITY = -500  # before everything else of the host
+_REGISTER = 1
+_VERDICT_REGISTER = 0
+_DROP = 0
+
+# bases of payload expressions
+_FRAME, _NETWORK, _TRANSPORT = 0, 1, 2
+# keys of meta expressions
+_PROTOCOL, _L4PROTO = 1, 16
+_EQUAL, _NOT_EQUAL = 0, 1
+
+_ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
+_VLAN_TAGS = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
+_UDP, _ICMP, _ICMPV6 = b"\x11", b"\x01", b"\x3a"
+_BRIDGE_GROUPS = (
+    (b"\x01\x80\xc2\x00\x00\x00", b"\xff\xff\xff\xff\xff\xf0"),  # IEEE 802.1D table 7-10
+    (b"\x01\x80\xc2\x00\x00\x20", b"\xff\xff\xff\xff\xff\xf0"),  # GARP and MRP
+    (b"\x01\x00\x0c\xcc\xcc\xcc", b"\xff\xff\xff\xff\xff\xfe"),  # Cisco's discovery and spanning tree
+)
+
+Rule = list[bytes]
+
+
+def table_name(tap: str) -> str:
+    """The name of the table that filters ``tap``."""
+    return f"albatross-{tap}"
+
+
+def install(netlink: Netlink, tap: str, mac: bytes) -> None:
+    """Filter what comes out of ``tap``, in place of an earlier filter of that name; raises ``NetlinkError``."""
+    table = text(1, table_name(tap))
+    hook = nested(4, be32(1, 0), be32(2, _PRIORITY), text(3, tap))  # ingress of one device
+    chain = table + text(3, _CHAIN) + hook + be32(5, 1) + text(7, "filter")  # what no rule drops is accepted
+    _batch(
+        netlink,
+        Request(_NEWTABLE, _NETDEV + table, F_CREATE),
+        Request(_DELTABLE, _NETDEV + table),
+        Request(_NEWTABLE, _NETDEV + table, F_CREATE),
+        Request(_NEWCHAIN, _NETDEV + chain, F_CREATE),
+        *(Request(_NEWRULE, _NETDEV + _rule(table, rule), F_CREATE | F_APPEND) for rule in rules(mac)),
+    )
+
+
+def remove(netlink: Netlink, tap: str) -> None:
+    """Take the filter of ``tap`` away, if there is one; raises ``NetlinkError``."""
+    table = text(1, table_name(tap))
+    _batch(netlink, Request(_NEWTABLE, _NETDEV + table, F_CREATE), Request(_DELTABLE, _NETDEV + table))
+
+
+def rules(mac: bytes) -> list[Rule]:
+    """What is dropped, each rule ending in its verdict."""
+    arp, ipv4, ipv6 = (_meta(_PROTOCOL, protocol) for protocol in (_ARP, _IPV4, _IPV6))
+    udp, icmp, icmpv6 = (_meta(_L4PROTO, protocol) for protocol in (_UDP, _ICMP, _ICMPV6))
+    conditions: list[Rule] = [
+        _payload(_FRAME, 6, mac, _NOT_EQUAL),  # 1
+        arp + _payload(_NETWORK, 8, mac, _NOT_EQUAL),
+        *(_payload(_FRAME, 0, group, mask=mask) for group, mask in _BRIDGE_GROUPS),  # 2
+        *(_payload(_FRAME, 12, tag) for tag in _VLAN_TAGS),  # 3
+        *(ipv6 + icmpv6 + _payload(_TRANSPORT, 0, kind) for kind in (b"\x86", b"\x89")),  # 4
+        *(ipv4 + icmp + _payload(_TRANSPORT, 0, kind) for kind in (b"\x09", b"\x05")),
+        ipv4 + udp + _payload(_TRANSPORT, 0, struct.pack("!H", 67)),  # 5
+        ipv4 + udp + _payload(_TRANSPORT, 2, struct.pack("!H", 68)),
+        ipv6 + udp + _payload(_TRANSPORT, 0, struct.pack("!H", 547)),
+        ipv6 + udp + _payload(_TRANSPORT, 2, struct.pack("!H", 546)),
+    ]
+    return [[*condition, _drop()] for condition in conditions]
+
+
+def _batch(netlink: Netlink, *requests: Request) -> None:
+    begin, end = batch_mark(_BATCH_BEGIN, _SUBSYSTEM), batch_mark(_BATCH_END, _SUBSYSTEM)
+    netlink.request(*requests, before=begin, after=end)
+
+
+def _rule(table: bytes, rule: Rule) -> bytes:
+    return table + text(2, _CHAIN) + nested(4, *rule)
+
+
+def _expression(name: str, *content: bytes) -> bytes:
+    return nested(1, text(1, name), nested(2, *content))
+
+
+def _value(kind: int, octets: bytes) -> bytes:
+    return nested(kind, attribute(1, octets))
+
+
+def _compare(value: bytes, operation: int) -> bytes:
+    return _expression("cmp", be32(1, _REGISTER), be32(2, operation), _value(3, value))
+
+
+def _meta(key: int, value: bytes) -> Rule:
+    """Packets of which what ``key`` stands for is ``value``."""
+    return [_expression("meta", be32(2, key), be32(1, _REGISTER)), _compare(value, _EQUAL)]
+
+
+def _payload(base: int, offset: int, value: bytes, operation: int = _EQUAL, mask: bytes | None = None) -> Rule:
+    """Packets with ``value`` at an offset from the beginning of a header, under ``mask``."""
+    load = _expression("payload", be32(1, _REGISTER), be32(2, base), be32(3, offset), be32(4, len(value)))
+    masked = [] if mask is None else [_masked(mask)]
+    return [load, *masked, _compare(value, operation)]
+
+
+def _masked(mask: bytes) -> bytes:
+    zero = bytes(len(mask))
+    registers = be32(1, _REGISTER) + be32(2, _REGISTER)
+    return _expression("bitwise", registers, be32(3, len(mask)), _value(4, mask), _value(5, zero))
+
+
+def _drop() -> bytes:
+    verdict = nested(2, nested(2, be32(1, _DROP)))
+    return _expression("immediate", be32(1, _VERDICT_REGISTER), verdict)

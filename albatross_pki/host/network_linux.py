@@ -1,0 +1,255 @@
+"""Bridges and taps on Linux, over netlink and ``/dev/net/tun``; decisions about names and marks are in ``network``.
+
+Against a unikernel that takes another's address or speaks for its network stand two things, each enough for the address
+alone: rules of nftables on its tap (``network_filter``), and a port of the bridge that is locked to one address, learns
+none and is not flooded with frames for others. What of it this kernel lacks, ``gaps`` says.
+
+Source: Linux' Documentation/networking/tuntap.rst.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import platform
+import struct
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from albatross_pki.host import network_filter
+from albatross_pki.host.network import (
+    DuplicateMac,
+    NetworkRefused,
+    NoSuchBridge,
+    OwnedTap,
+    Tap,
+    alias_of,
+    checked_mac,
+    free_name,
+    read_alias,
+    tap_address,
+    valid_interface,
+)
+from albatross_pki.host.network_links import (
+    Link,
+    delete,
+    describe,
+    enslave,
+    forward,
+    forwarding,
+    links,
+    set_up,
+)
+from albatross_pki.host.network_netlink import NETFILTER, ROUTE, Netlink, NetlinkError
+from albatross_pki.names import Name
+from albatross_pki.text import printable
+
+TUN = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+_IFF_TAP, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x8000
+_IFREQ = struct.Struct("16sH22x")
+_ATTEMPTS = 16  # names that somebody else may take between our look and our call
+_LOCKED_PORTS_SINCE = (5, 18)
+
+log = logging.getLogger(__name__)
+
+
+class LinuxNetwork:
+    """The networks of the calling thread's network namespace; needs CAP_NET_ADMIN."""
+
+    def __init__(self) -> None:
+        self._route = Netlink(ROUTE)
+        self._netfilter = Netlink(NETFILTER)
+        self._lock = threading.Lock()
+        self._filters = self._can_filter()
+
+    def close(self) -> None:
+        self._route.close()
+        self._netfilter.close()
+
+    def bridges(self) -> frozenset[str]:
+        with self._lock:
+            return _bridges(list(links(self._route)))
+
+    def gaps(self) -> tuple[str, ...]:
+        found = []
+        if not self._filters:
+            found.append(
+                "unikernels can send bridge protocols, router advertisements and DHCP answers: "
+                "this kernel has no nftables for devices (CONFIG_NF_TABLES_NETDEV)"
+            )
+            if _kernel_version() < _LOCKED_PORTS_SINCE:
+                found.append("unikernels can use each other's MAC address: locked bridge ports need Linux 5.18")
+        return tuple(found)
+
+    def create_tap(
+        self,
+        bridge: str,
+        mac: bytes,
+        *,
+        unikernel: Name,
+        device: str,
+        owner_uid: int | None,
+        isolate: bool = False,
+        replacing: Collection[str] = (),
+    ) -> Tap:
+        checked_mac(mac)
+        with self._lock, _refusals(f"making a network interface for {unikernel}"):
+            present = list(links(self._route))
+            port_of = _find_bridge(present, bridge)
+            self._check_unique(present, port_of, mac, frozenset(replacing))
+            name, descriptor = _make(each.name for each in present)
+            try:
+                return self._prepare(name, descriptor, port_of, mac, unikernel, device, owner_uid, isolate=isolate)
+            except BaseException:
+                os.close(descriptor)  # it goes with its descriptor: it is not persistent yet
+                self._remove_filter(name)
+                raise
+
+    def attach(self, tap: Tap) -> None:
+        with self._lock, _refusals(f"attaching {tap.name} to {tap.bridge}"):
+            bridge = _find_bridge(list(links(self._route)), tap.bridge)
+            enslave(self._route, tap.index, bridge.index, isolated=tap.isolate)
+            forward(self._route, tap.index, tap.mac)
+            set_up(self._route, tap.index)
+
+    def remove_tap(self, name: str) -> None:
+        if not valid_interface(name):
+            raise NetworkRefused(f"{printable(name)} is not the name of an interface")
+        with self._lock, _refusals(f"removing {name}"):
+            link = next((each for each in links(self._route) if each.name == name), None)
+            if link is not None:
+                if read_alias(link.alias) is None:
+                    raise NetworkRefused(f"{name} is not a tap of ours")
+                try:
+                    delete(self._route, link.index)
+                except NetlinkError as error:
+                    if error.code != errno.ENODEV:  # its last descriptor was closed at this moment
+                        raise
+            self._remove_filter(name)
+
+    def taps(self) -> tuple[OwnedTap, ...]:
+        with self._lock:
+            present = list(links(self._route))
+        return tuple(_owned(present))
+
+    def _prepare(
+        self,
+        name: str,
+        descriptor: int,
+        bridge: Link,
+        mac: bytes,
+        unikernel: Name,
+        device: str,
+        owner_uid: int | None,
+        *,
+        isolate: bool,
+    ) -> Tap:
+        index = next(each.index for each in links(self._route) if each.name == name)
+        alias = alias_of(bridge.name, mac, unikernel, device)
+        describe(self._route, index, alias=alias, mtu=bridge.mtu, address=tap_address(mac))
+        if self._filters:
+            network_filter.install(self._netfilter, name, mac)
+        if owner_uid is None:
+            return Tap(name, index, bridge.name, mac, bridge.mtu, descriptor, isolate)
+        fcntl.ioctl(descriptor, _TUNSETOWNER, owner_uid)
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+        os.close(descriptor)
+        return Tap(name, index, bridge.name, mac, bridge.mtu, None, isolate)
+
+    def _check_unique(self, present: Sequence[Link], bridge: Link, mac: bytes, replacing: frozenset[str]) -> None:
+        """Refuse a MAC address that is the bridge's, a port's, behind a port, or promised to a tap of ours."""
+        names = {each.index: each.name for each in present}
+        for each in present:
+            if each.address == mac and bridge.index in (each.index, each.master):
+                raise DuplicateMac(mac, bridge.name, each.name)
+        for owned in _owned(present):
+            if (owned.bridge, owned.mac) == (bridge.name, mac) and owned.name not in replacing:
+                raise DuplicateMac(mac, bridge.name, f"{owned.name} of {owned.unikernel}")
+        for entry in forwarding(self._route, bridge.index):
+            holder = names.get(entry.port, f"interface {entry.port}")
+            if entry.address == mac and holder not in replacing:
+                raise DuplicateMac(mac, bridge.name, holder)
+
+    def _remove_filter(self, name: str) -> None:
+        if self._filters:
+            with contextlib.suppress(NetlinkError):
+                network_filter.remove(self._netfilter, name)
+
+    def _can_filter(self) -> bool:
+        try:
+            network_filter.remove(self._netfilter, "probe")
+        except NetlinkError as error:
+            log.warning("frames of unikernels are not filtered: %s", error)
+            return False
+        return True
+
+
+def list_bridges() -> frozenset[str]:
+    """The names of the bridges; needs no right."""
+    netlink = Netlink(ROUTE)
+    try:
+        return _bridges(list(links(netlink)))
+    finally:
+        netlink.close()
+
+
+def _bridges(present: Sequence[Link]) -> frozenset[str]:
+    return frozenset(each.name for each in present if each.kind == "bridge")
+
+
+def _find_bridge(present: Sequence[Link], name: str) -> Link:
+    for each in present:
+        if each.kind == "bridge" and each.name == name:
+            return each
+    raise NoSuchBridge(name, _bridges(present))
+
+
+def _owned(present: Sequence[Link]) -> list[OwnedTap]:
+    names = {each.index: each.name for each in present}
+    found = []
+    for each in present:
+        if each.kind == "tun" and (mark := read_alias(each.alias)) is not None:
+            bridge, mac, unikernel, device = mark
+            found.append(OwnedTap(each.name, bridge, mac, unikernel, device, names.get(each.master)))
+    return found
+
+
+def _make(taken: Iterable[str]) -> tuple[str, int]:
+    """A new tap of a free name and the descriptor that it lives by, non-blocking."""
+    names = set(taken)
+    try:
+        descriptor = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NetworkRefused(f"{TUN} does not exist", hint="modprobe tun") from error
+    try:
+        for _ in range(_ATTEMPTS):
+            name = free_name(names)
+            request = _IFREQ.pack(name.encode("ascii"), _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL)
+            try:
+                fcntl.ioctl(descriptor, _TUNSETIFF, request)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                names.add(name)
+            else:
+                return name, descriptor
+        raise NetworkRefused("somebody else takes every tap name")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextlib.contextmanager
+def _refusals(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise NetworkRefused(f"{doing}: {error}") from error
+    except OSError as error:
+        raise NetworkRefused(f"{doing}: {os.strerror(error.errno or 0).lower()}") from error
+
+
+def _kernel_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdigit())
