@@ -7,11 +7,12 @@ offline use; on a connection, the TLS library has found a path already.
 2. the first one is the end of the chain, the others may come in any order;
 3. above a certificate stands one whose subject is its issuer and whose key made its signature; the shortest path to
    a root wins, and of several roots that fit the one that is valid now;
-4. a certificate that is not on the path is reported: its holder must not be able to slip anything beside the path.
+4. where there is no such path, one by names alone: it is judged and refused, by a rule that says what is wrong with it;
+5. a certificate that is not on the path is reported: its holder must not be able to slip anything beside the path.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,6 +22,7 @@ from albatross_pki.errors import AlbatrossError
 from albatross_pki.policy.certificates import BadCertificate, CertificateFacts, read_certificate
 
 LONGEST_LIST = 16
+Above = Callable[[CertificateFacts, CertificateFacts], bool]  # does the second stand above the first
 
 
 class NoPath(AlbatrossError):
@@ -50,7 +52,11 @@ def find_path(
     certificates = _read_all([der for der in dict.fromkeys(presented) if der not in roots])
     if not certificates or certificates[0].der != presented[0]:
         raise NoPath("the first certificate is a trusted root, and nothing stands below it")
-    path = _shortest(certificates, anchors)
+    above = _signed_by
+    path = _shortest(certificates, anchors, above)
+    if path is None:
+        above = _issued_by
+        path = _shortest(certificates, anchors, above)
     if path is None:
         raise NoPath(
             f"no path from {certificates[0].title} to a trusted root "
@@ -58,7 +64,7 @@ def find_path(
             hint="give the certificates of all issuers in one bundle, the leaf first",
         )
     unused = tuple(certificate for certificate in certificates if certificate not in path)
-    return FoundPath(tuple(path), _best_anchor(path[-1], anchors, now), unused)
+    return FoundPath(tuple(path), _best_anchor([anchor for anchor in anchors if above(path[-1], anchor)], now), unused)
 
 
 def _read_all(ders: Sequence[bytes]) -> list[CertificateFacts]:
@@ -72,27 +78,32 @@ def _read_all(ders: Sequence[bytes]) -> list[CertificateFacts]:
 
 
 def _shortest(
-    certificates: Sequence[CertificateFacts], anchors: Sequence[CertificateFacts]
+    certificates: Sequence[CertificateFacts], anchors: Sequence[CertificateFacts], above: Above
 ) -> list[CertificateFacts] | None:
     """Breadth first, each certificate visited once: at most 16 x 16 signatures are looked at."""
     below: dict[bytes, CertificateFacts | None] = {certificates[0].der: None}
     waiting = deque([certificates[0]])
     while waiting:
         current = waiting.popleft()
-        if any(_stands_above(anchor, current) for anchor in anchors):
+        if any(above(current, anchor) for anchor in anchors):
             path = [current]
             while (previous := below[path[-1].der]) is not None:
                 path.append(previous)
             return path[::-1]
         for candidate in certificates:
-            if candidate.der not in below and _stands_above(candidate, current):
+            if candidate.der not in below and above(current, candidate):
                 below[candidate.der] = current
                 waiting.append(candidate)
     return None
 
 
-def _stands_above(upper: CertificateFacts, lower: CertificateFacts) -> bool:
-    if upper.subject != lower.issuer or upper.key_problem is not None or lower.signature_name is None:
+def _issued_by(lower: CertificateFacts, upper: CertificateFacts) -> bool:
+    return lower.issuer == upper.subject
+
+
+def _signed_by(lower: CertificateFacts, upper: CertificateFacts) -> bool:
+    """No signature by a key or with an algorithm that is not allowed is looked at."""
+    if not _issued_by(lower, upper) or upper.key_problem is not None or lower.signature_name is None:
         return False
     try:
         lower.parsed.verify_directly_issued_by(upper.parsed)
@@ -101,8 +112,6 @@ def _stands_above(upper: CertificateFacts, lower: CertificateFacts) -> bool:
     return True
 
 
-def _best_anchor(top: CertificateFacts, anchors: Sequence[CertificateFacts], now: datetime | None) -> CertificateFacts:
-    fitting = [anchor for anchor in anchors if _stands_above(anchor, top)]
-    if now is not None:
-        fitting.sort(key=lambda anchor: not anchor.not_before <= now < anchor.not_after)
-    return fitting[0]
+def _best_anchor(fitting: Sequence[CertificateFacts], now: datetime | None) -> CertificateFacts:
+    valid = [anchor for anchor in fitting if now is not None and anchor.not_before <= now < anchor.not_after]
+    return (*valid, *fitting)[0]

@@ -159,7 +159,7 @@ def another_root() -> Presented:
     return shown(dev().leaf(), Authority.root("other"))
 
 
-@refused("chain", text="no path from")
+@refused("signature", "key-ids", text='not signed by the certificate above ("ca")')
 def a_namesake_of_the_root() -> Presented:
     """The root has the trusted one's name and another key."""
     return shown(dev().leaf(), Authority.root())
@@ -260,7 +260,7 @@ def rsa_1024() -> Presented:
     return Presented(root.leaf(key_type="rsa1024").ders, [root])
 
 
-@refused("chain", text="no path from")
+@refused("key", text='delegation "dev": an RSA key of 1024 bits')
 def rsa_1024_in_a_ca() -> Presented:
     """No signature by a key that is not allowed is looked at."""
     return shown(dev(key_type="rsa1024").leaf())
@@ -300,21 +300,21 @@ def _sha1(root: Authority, leaf_der: bytes) -> bytes:
     return bytes(certificate.dump(force=True))
 
 
-@refused("chain", text="no path from")
+@refused("algorithm", text="1.2.840.113549.1.1.5 is not allowed")
 def sha_1() -> Presented:
     """A signature that could be forged."""
     root = Authority.root(key_type="rsa2048")
     return Presented([_sha1(root, root.leaf().der)], [root])
 
 
-@refused("chain", text="no path from")
+@refused("algorithm", text="1.2.840.113549.1.1.10 is not allowed")
 def rsa_pss() -> Presented:
     """RSA-PSS is refused on purpose."""
     root = Authority.root(key_type="rsa2048")
     return Presented(root.leaf(pss=True).ders, [root])
 
 
-@refused("chain", text="no path from")
+@refused("signature", text='not signed by the certificate above ("dev")')
 def signed_by_somebody_else() -> Presented:
     """The names fit, the signature does not."""
     return shown(dev().leaf(signing_key=make_key()))

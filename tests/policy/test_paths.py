@@ -1,5 +1,6 @@
 import pytest
 
+from albatross_pki.policy.chain import judge_found
 from albatross_pki.policy.paths import LONGEST_LIST, NoPath, find_path
 from tests.pki_builder import DAY, NOW, Authority, make_key
 
@@ -29,10 +30,28 @@ def test_the_shortest_path_wins_and_the_rest_is_reported() -> None:
     assert {certificate.der for certificate in found.unused} == set(long_way.ders)
 
 
-def test_names_alone_make_no_path() -> None:
+def test_names_alone_make_a_path_that_is_refused_with_the_reason() -> None:
+    """A namesake of the root: the judgement, not the search, says what is wrong."""
     namesake = Authority.root()
-    with pytest.raises(NoPath, match="no path from"):
-        find_path(namesake.leaf().ders, [ROOT.facts])
+    leaf = namesake.delegate("dev").leaf()
+    found = find_path(leaf.ders, [ROOT.facts])
+    assert [certificate.der for certificate in found.path] == leaf.ders
+    judgement = judge_found(found, now=NOW)
+    assert 'delegation "dev": not signed by the certificate above ("ca")' in judgement.reasons
+
+
+def test_signatures_come_before_names() -> None:
+    """Of two namesakes the one that signed is on the path, and the other one beside it."""
+    first, second = ROOT.delegate("dev"), ROOT.delegate("dev")
+    leaf = second.leaf()
+    found = find_path([leaf.der, first.der, second.der], [ROOT.facts])
+    assert [certificate.der for certificate in found.path] == leaf.ders
+    assert [certificate.der for certificate in found.unused] == [first.der]
+
+
+def test_another_root() -> None:
+    with pytest.raises(NoPath, match=r'no path from "hello" to a trusted root \("other"\)'):
+        find_path(ROOT.leaf().ders, [Authority.root("other").facts])
 
 
 def test_circles_end() -> None:
