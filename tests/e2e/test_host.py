@@ -1,0 +1,127 @@
+"""``albatross-host`` with the real daemons: Ctrl-C, a daemon that dies, a host that is killed, a second one."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import HELLO, PROGRAMS, TIMEOUT, Site, eventually
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site(Path(tempfile.mkdtemp(prefix="alba-h-")))
+    try:
+        yield site
+    finally:
+        site.destroy()
+
+
+def run_in_foreground(site: Site) -> "subprocess.Popen[str]":
+    """``albatross-host run`` of the local daemons, when both listen."""
+    process = subprocess.Popen(
+        [str(PROGRAMS / "albatross-host"), "run", "host"],
+        cwd=site.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert [line.partition(":")[0] for line in lines] == ["albatross-console", "albatrossd"], lines
+    return process
+
+
+def daemons(process: "subprocess.Popen[str]") -> list[int]:
+    """The children of a host."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def special_files(site: Site) -> list[Path]:
+    return [path for path in (site.host / "run").rglob("*") if path.is_socket() or path.is_fifo()]
+
+
+def test_ctrl_c_ends_everything_in_order(site: Site) -> None:
+    with run_in_foreground(site) as process:
+        assert site.local("create", "hello", str(HELLO)).status == 0
+        pids = [*daemons(process), *site.tenders()]
+        assert len(pids) == 3
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert (process.stdout.read(), process.wait(TIMEOUT)) == ("", 0)
+    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+    assert special_files(site) == []
+
+
+def test_the_same_directory_runs_again_with_what_was_wanted(site: Site) -> None:
+    for _ in range(2):
+        with run_in_foreground(site) as process:
+            if not site.local("info", "-o", "name").out:
+                assert site.local("create", "hello", str(HELLO)).status == 0
+            assert eventually(lambda: len(site.tenders()) == 1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+    with run_in_foreground(site) as process:
+        assert eventually(lambda: site.local("info", "-o", "name").out == "hello\n")
+        assert site.local("destroy", "hello").status == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    assert site.remains() == []
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["albatross-console", "albatrossd"])
+def test_a_daemon_that_dies_is_told_and_ends_the_others(site: Site, which: int) -> None:
+    with run_in_foreground(site) as process:
+        pids = daemons(process)
+        os.kill(pids[which], signal.SIGKILL)
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait(TIMEOUT) == 125
+    assert re.match(r"error: albatross(d|-console) ended by itself: ", told)
+    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+
+
+def test_daemons_do_not_outlive_a_host_that_is_killed(site: Site) -> None:
+    with run_in_foreground(site) as process:
+        descriptors = [os.pidfd_open(pid) for pid in daemons(process)]
+        process.send_signal(signal.SIGKILL)
+    try:
+        for descriptor in descriptors:
+            assert select.select([descriptor], [], [], TIMEOUT)[0]
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_a_directory_is_run_once_and_can_be_stopped_from_elsewhere(site: Site) -> None:
+    with run_in_foreground(site) as process:
+        for verb in ("run", "start"):
+            second = site.run("albatross-host", verb, "host")
+            assert second.status == 124
+            assert f"is run by process {process.pid} already" in second.err
+            assert f"hint: albatross-host stop {site.host}" in second.err
+        assert site.run("albatross-host", "doctor", "host").out.count("  listens") == 3
+        assert site.run("albatross-host", "stop", "host").status == 0
+        assert process.wait(TIMEOUT) == 0
+    assert site.run("albatross-host", "stop", "host").err == f"error: nobody runs {site.host}\n"
+
+
+def test_a_host_that_cannot_start_says_why_and_leaves_nothing(site: Site) -> None:
+    for name in ("cacert.pem", "server.pem", "server.key"):
+        site.write(name, b"not PEM\n")
+    files = ("--ca", "cacert.pem", "--cert", "server.pem", "--key", "server.key", "--port", "1")
+    failed = site.run("albatross-host", "start", "host", *files)
+    assert failed.status == 125
+    assert failed.err.startswith("error: albatross-authorise ended with status ")
+    assert "cacert.pem" in failed.err
+    assert special_files(site) == []
