@@ -7,7 +7,7 @@ nothing that is signed or hashed may have a part that nobody looks at.
 import zlib
 from collections.abc import Iterator
 
-from albatross_pki.wire.errors import InflatedTooLarge, MalformedMessage
+from albatross_pki.wire.errors import InflatedTooLarge, MalformedMessage, shown_number
 
 PIECE = 2**16
 _PLACE = "zlib stream"
@@ -22,7 +22,7 @@ def compress(octets: bytes | bytearray | memoryview, level: int) -> bytes:
 def checked_level(level: int) -> int:
     """``level`` if it is one of zlib's, 0 to 9; raises ``MalformedMessage`` otherwise."""
     if level not in _LEVELS:
-        raise MalformedMessage(f"must be between 0 and 9, not {level}", "compression level")
+        raise MalformedMessage(f"must be between 0 and 9, not {shown_number(level)}", "compression level")
     return level
 
 

@@ -49,3 +49,8 @@ class InflatedTooLarge(MalformedMessage):
     def __init__(self, limit: int) -> None:
         super().__init__(f"inflates to more than the {limit} octets that are accepted", "zlib stream")
         self.limit = limit
+
+
+def shown_number(value: int) -> str:
+    """A number in digits, unless they are more than anybody reads (or than Python is ready to print)."""
+    return str(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"

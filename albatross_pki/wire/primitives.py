@@ -16,7 +16,7 @@ from albatross_pki.names import Name
 from albatross_pki.text import printable
 from albatross_pki.wire import der
 from albatross_pki.wire.der import Codec, Source
-from albatross_pki.wire.errors import MalformedMessage
+from albatross_pki.wire.errors import MalformedMessage, shown_number
 from albatross_pki.wire.tolerance import Form
 
 E = TypeVar("E")
@@ -109,7 +109,7 @@ class Integer(Codec[int]):
         return count + 2
 
     def _out_of_range(self, value: int) -> MalformedMessage:
-        return MalformedMessage(f"must be between {self.low} and {self.high}, not {value}")
+        return MalformedMessage(f"must be between {self.low} and {self.high}, not {shown_number(value)}")
 
 
 class ProtocolVersion(Codec[int]):
@@ -128,7 +128,7 @@ class ProtocolVersion(Codec[int]):
 
     def _check(self, version: int) -> int:
         if version != self._version:
-            raise MalformedMessage(f"unknown version {version}, only {self._version} is spoken here")
+            raise MalformedMessage(f"unknown version {shown_number(version)}, only {self._version} is spoken here")
         return version
 
 
@@ -143,7 +143,7 @@ class Unsigned32(Codec[int]):
 
     def write(self, value: int, pieces: list[bytes], /) -> int:
         if not 0 <= value < 2**32:
-            raise MalformedMessage(f"must be between 0 and {2**32 - 1}, not {value}")
+            raise MalformedMessage(f"must be between 0 and {2**32 - 1}, not {shown_number(value)}")
         return self._signed.write(value - 2**32 if value >= 2**31 else value, pieces)
 
 
@@ -165,7 +165,7 @@ class Integer64(Codec[int]):
             pieces.append(b"\x04\x08" + value.to_bytes(8, "big", signed=self._signed))
         except OverflowError:
             kind = "a signed" if self._signed else "an unsigned"
-            raise MalformedMessage(f"{value} is not {kind} 64-bit number") from None
+            raise MalformedMessage(f"{shown_number(value)} is not {kind} 64-bit number") from None
         return 10
 
 

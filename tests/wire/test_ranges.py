@@ -15,6 +15,7 @@ from albatross_pki.messages import Header, Message, Payload
 from albatross_pki.names import Name
 from albatross_pki.policies import Policy
 from albatross_pki.unikernels import BlockDevice, NetworkInterface, Settings, UnikernelConfig
+from albatross_pki.wire.compression import compress
 from albatross_pki.wire.configuration import deployment_digest
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.extension import encode_constraints, encode_image_binding
@@ -137,6 +138,19 @@ def test_p01_a_number_of_a_million_octets_is_neither_computed_nor_printed() -> N
     tree.everything()[-1].content = serial
     with pytest.raises(MalformedMessage, match=f"integer of {size} octets"):
         decode_message(tree.encoded())
+
+
+def test_p01_a_number_too_long_to_print_is_refused_when_written() -> None:
+    huge = 10**6000
+    for payload in (c.BlockAdd(huge), r.Statistics(usage(0), (replace(interface("a"), mtu=huge),))):
+        with pytest.raises(MalformedMessage, match="not a number of 19932 bits"):
+            encode_message(Message(Header(), payload))
+    with pytest.raises(MalformedMessage, match="a number of 19932 bits is not a signed 64-bit number"):
+        encode_message(Message(Header(sequence=huge), r.Empty()))
+    with pytest.raises(MalformedMessage, match="unknown version a number of 19932 bits"):
+        encode_message(Message(Header(version=huge), r.Empty()))
+    with pytest.raises(MalformedMessage, match="not a number of 19932 bits"):
+        compress(b"", huge)
 
 
 def test_the_largest_integer_of_the_protocol_is_read() -> None:
