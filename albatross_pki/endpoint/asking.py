@@ -1,12 +1,11 @@
 """The endpoint's side of the conversation with the authoriser: judge, execute, and the last word about a stream.
 
-Connections are used again after clients whose answer was a single message. Where the authoriser was restarted meanwhile
-there is no verdict, and another connection is tried: a verdict is told before anything is done.
+Where nothing has to be streamed the verdict brings the connection that answers come from. Connections to the authoriser
+are used again after clients whose answer was a single message, unless its end was seen meanwhile.
 """
 
 import contextlib
 import logging
-import select
 import socket
 from collections.abc import AsyncIterator
 
@@ -16,7 +15,7 @@ from albatross_pki.endpoint.spool import SpoolFile
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.transport.channel import Channel, connect
 from albatross_pki.transport.errors import ConnectionCut, Unreachable
-from albatross_pki.transport.sockets import close_all
+from albatross_pki.transport.sockets import close_all, readable
 from albatross_pki.wire.side import decode_side, encode_side
 
 _VERDICT_OCTETS = 4 * 1024 * 1024
@@ -32,16 +31,20 @@ class AuthoriserLink:
         self.channel = channel
         self.over = False
         self._bounds = bounds
+        self._descriptors: list[int] = []
 
     async def judge(self, request: bytes) -> Verdict | None:
-        """The verdict about an encoded ``JudgeRequest``; ``None`` if nobody is there any more."""
+        """The verdict about an encoded ``JudgeRequest``; ``None`` if the authoriser is gone."""
         self.channel.idle_timeout = self._bounds.judge_seconds
         try:
             await self.channel.send(request)
-            payload = await self.channel.receive()
+            received = await self.channel.receive_with_descriptors()
         except ConnectionCut:
             return None
-        message = decode_side(payload) if payload else None
+        if received is None:
+            return None
+        payload, self._descriptors = received
+        message = decode_side(payload)
         return message if isinstance(message, Verdict) else None
 
     async def execute(self, spooled: SpoolFile) -> None:
@@ -51,6 +54,8 @@ class AuthoriserLink:
 
     async def executing(self) -> socket.socket:
         """The connection that answers come from; raises ``Refused`` if there is none, with the reasons."""
+        if self._descriptors:
+            return socket.socket(fileno=self._descriptors.pop())
         self.channel.idle_timeout = self._bounds.answer_seconds
         received = await self.channel.receive_with_descriptors()
         if received is None:
@@ -66,7 +71,7 @@ class AuthoriserLink:
 
     async def last_word(self) -> str | None:
         """Why the authoriser ended the stream, if it was the authoriser."""
-        if not select.select([self.channel.socket], [], [], 0)[0]:
+        if not readable(self.channel.socket):
             return None
         with contextlib.suppress(AlbatrossError):
             payload = await self.channel.receive()
@@ -74,6 +79,10 @@ class AuthoriserLink:
             if isinstance(message, Verdict) and message.reasons:
                 return "; ".join(message.reasons)
         return None
+
+    def drop_descriptors(self) -> None:
+        close_all(self._descriptors)
+        self._descriptors = []
 
 
 class AuthoriserLinks:
@@ -92,33 +101,36 @@ class AuthoriserLinks:
         try:
             yield link, verdict
         finally:
+            link.drop_descriptors()
             if link.over and len(self._kept) < _KEPT:
                 self._kept.append(link.channel)
             else:
                 link.channel.close()
 
     async def _ask(self, request: bytes) -> tuple[AuthoriserLink, Verdict]:
-        while self._kept:
-            link = AuthoriserLink(self._kept.pop(), self._bounds)
-            if verdict := await self._verdict(link, request):
-                return link, verdict
-        try:
-            link = AuthoriserLink(await connect(self._path, limit=_VERDICT_OCTETS), self._bounds)
-        except Unreachable as error:
-            log.error("%s", error)
-            raise Refused(["couldn't reach service: albatross-authorise is not running"]) from error
-        if verdict := await self._verdict(link, request):
-            return link, verdict
-        raise Refused(["albatross-authorise went away before it judged"])
-
-    async def _verdict(self, link: AuthoriserLink, request: bytes) -> Verdict | None:
+        link = AuthoriserLink(await self._channel(), self._bounds)
         verdict = None
         try:
             verdict = await link.judge(request)
         finally:
             if verdict is None:
+                link.drop_descriptors()
                 link.channel.close()
-        return verdict
+        if verdict is None:
+            raise Refused(["albatross-authorise went away before it judged"])
+        return link, verdict
+
+    async def _channel(self) -> Channel:
+        while self._kept:
+            kept = self._kept.pop()
+            if not readable(kept.socket):
+                return kept
+            kept.close()
+        try:
+            return await connect(self._path, limit=_VERDICT_OCTETS)
+        except Unreachable as error:
+            log.error("%s", error)
+            raise Refused(["couldn't reach service: albatross-authorise is not running"]) from error
 
     def close(self) -> None:
         while self._kept:

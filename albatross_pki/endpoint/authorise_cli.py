@@ -74,6 +74,8 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         opened.callback(store.close)
         audit = AuditLog(os.path.join(statedir, "audit.log"))
         opened.callback(audit.close)
+        daemons = Daemons(tmpdir, bounds)
+        opened.callback(daemons.close)
         authoriser = Authoriser(
             anchors=anchors,
             options=JudgeOptions(
@@ -85,7 +87,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
             store=store,
             audit=audit,
             lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
-            daemons=Daemons(tmpdir, bounds),
+            daemons=daemons,
             bounds=bounds,
             peers=frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)}),
         )

@@ -138,12 +138,13 @@ class Authoriser:
         if verdict.accepted:
             reasons = self._used_before(judged)
             verdict = Verdict(verdict.name, reasons) if reasons else verdict
-        await channel.send(encode_side(verdict))
         if not verdict.accepted:
+            await channel.send(encode_side(verdict))
             self._note_refusal(number, now, request.peer, judged, verdict.reasons)
             return await channel.receive()
-        if verdict.stream in (Stream.NOTHING, Stream.BLOCK):
+        if verdict.stream in (Stream.NOTHING, Stream.BLOCK):  # nothing to wait for: the verdict brings the descriptor
             return await self._execute(channel, number, request.peer, judged, None, None)
+        await channel.send(encode_side(verdict))
         received = await self._await_spool(channel)
         if received is None:
             return None
@@ -278,12 +279,14 @@ class Authoriser:
     async def _pass_on(
         self, channel: Channel, number: str, judged: Judged, authorised: AuthorisedRequest, handed: Handed
     ) -> bytes | None:
+        verdict = verdict_of(judged.judgement, self.bounds)
+        told = Executing() if verdict.stream in (Stream.IMAGE, Stream.CRL) else verdict
         stream = LiveStream(judged, handed.connection, channel, answers_of(authorised.command))
         self.streams.add(stream)
         relay = asyncio.ensure_future(handed.relay()) if handed.relay is not None else None
         try:
             self._spawn(self._settle(number, judged, authorised, handed.outcome))
-            await channel.send(encode_side(Executing()), [handed.connection.fileno()])
+            await channel.send(encode_side(told), [handed.connection.fileno()])
             return await self._until_over(channel, stream, authorised.not_after)
         finally:
             stream.shut()

@@ -10,6 +10,7 @@ What comes back is a connected descriptor that answers come from, and, later, wh
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import os
@@ -41,7 +42,8 @@ from albatross_pki.policy.constraints import command_word
 from albatross_pki.replies import Failure, Success
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel, connect
-from albatross_pki.transport.errors import TransportError, Unreachable
+from albatross_pki.transport.errors import ConnectionCut, TransportError, Unreachable
+from albatross_pki.transport.sockets import readable
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.message import decode_message, encode_message
 from albatross_pki.wire.side import decode_side, encode_side
@@ -49,6 +51,7 @@ from albatross_pki.wire.side import decode_side, encode_side
 _UNKNOWN = Outcome(False, Effect.UNKNOWN, "handed over; what came of it is not known here")
 _READ = Outcome(True, Effect.NONE, "handed over")
 _PIECE = 1 << 20
+_KEPT = 16  # connections to albatrossd that wait for the next request
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Daemons:
         self._directory = os.path.join(tmpdir, "util")
         self._bounds = bounds
         self._sequence = itertools.count()
+        self._kept: list[Channel] = []
 
     async def ask(self, authorised: AuthorisedRequest, image: int | None) -> Handed:
         """Have ``authorised`` done; ``image`` is a descriptor of spooled octets, which stays the caller's.
@@ -94,17 +98,53 @@ class Daemons:
     async def _ask_extended(self, path: str, authorised: AuthorisedRequest, image: int | None) -> Handed:
         if isinstance(authorised.command, BlockAddOld | BlockSetOld) and image is not None:
             authorised, image = replace(authorised, command=self._filled(authorised, image)), None
-        channel = await _reach(path)
+        octets = encode_side(authorised)
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 passed = [theirs.fileno()] if image is None else [theirs.fileno(), image]
-                await channel.send(encode_side(authorised), passed)
+                channel = await self._send_extended(path, octets, passed)
         except BaseException:
             ours.close()
+            raise
+        return Handed(ours, lambda: self._outcome(channel))
+
+    async def _send_extended(self, path: str, octets: bytes, descriptors: list[int]) -> Channel:
+        """Send a request on a connection that was used before if there is one that still stands, else on a new one."""
+        while self._kept:
+            channel = self._kept.pop()
+            if not readable(channel.socket):  # else its other end is gone: nothing is owed on it
+                with contextlib.suppress(ConnectionCut):
+                    await channel.send(octets, descriptors)
+                    return channel
+            channel.close()
+        channel = await _reach(path)
+        try:
+            await channel.send(octets, descriptors)
+        except BaseException:
             channel.close()
             raise
-        return Handed(ours, lambda: _outcome(channel))
+        return channel
+
+    async def _outcome(self, channel: Channel) -> Outcome:
+        message = None
+        try:
+            payload = await channel.receive()
+            message = decode_side(payload) if payload else None
+        except AlbatrossError as error:
+            return Outcome(False, Effect.UNKNOWN, f"albatrossd did not report: {error.message}")
+        finally:
+            if isinstance(message, Outcome) and len(self._kept) < _KEPT:
+                self._kept.append(channel)
+            else:
+                channel.close()
+        if isinstance(message, Outcome):
+            return message
+        return Outcome(False, Effect.UNKNOWN, "albatrossd went away without a report")
+
+    def close(self) -> None:
+        while self._kept:
+            self._kept.pop().close()
 
     async def _ask_helper(self, socket_name: str, authorised: AuthorisedRequest) -> Handed:
         channel = await _reach(self._path(socket_name))
@@ -236,18 +276,6 @@ def _handed_over(outcome: Outcome) -> Callable[[], Awaitable[Outcome]]:
         return outcome
 
     return known
-
-
-async def _outcome(channel: Channel) -> Outcome:
-    async with channel:
-        try:
-            payload = await channel.receive()
-            message = decode_side(payload) if payload else None
-        except AlbatrossError as error:
-            return Outcome(False, Effect.UNKNOWN, f"albatrossd did not report: {error.message}")
-    if isinstance(message, Outcome):
-        return message
-    return Outcome(False, Effect.UNKNOWN, "albatrossd went away without a report")
 
 
 async def _relay(source: Channel, target: Channel) -> None:

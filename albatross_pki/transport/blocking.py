@@ -6,7 +6,6 @@ and stops at the first one, because a daemon that refuses stops reading (Albatro
 
 import contextlib
 import os
-import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 from albatross_pki.messages import Message
 from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, TimedOut, Unreachable
+from albatross_pki.transport.sockets import readable
 
 FRAME_LIMIT = 64 * 1024 * 1024
 CONNECT_TIMEOUT = 5.0
@@ -87,9 +87,7 @@ class Connection:
 
     def answered(self) -> bool:
         """Whether something can be read now, an end included."""
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return readable(self.socket)
 
     def close(self) -> None:
         self.socket.close()

@@ -9,6 +9,7 @@ left to ``channel`` and ``blocking``; whether a peer's user may say it, to the c
 import contextlib
 import errno
 import os
+import select
 import socket
 import stat
 import struct
@@ -110,6 +111,13 @@ def _hint(error: OSError) -> str | None:
     if error.errno == errno.ENOENT:
         return "the directory must exist before the program starts"
     return None
+
+
+def readable(connection: socket.socket) -> bool:
+    """Whether something can be read now, an end included."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def close_all(descriptors: "list[int] | tuple[int, ...]") -> None:

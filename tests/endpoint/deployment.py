@@ -68,6 +68,7 @@ class Listener:
         self.errors: list[BaseException] = []
         self._serve = serve
         self._threads: list[threading.Thread] = []
+        self._connections: list[socket.socket] = []
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         os.chmod(path, 0o777)
@@ -81,6 +82,7 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self._connections.append(connection)
             thread = threading.Thread(target=self._guarded, args=(connection,))
             thread.start()
             self._threads.append(thread)
@@ -100,6 +102,9 @@ class Listener:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._accepting.join(30)
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(30)
         with contextlib.suppress(FileNotFoundError):
@@ -134,12 +139,20 @@ class ExtendedDaemon(Listener):
         super().__init__(path, self._one)
 
     def _one(self, connection: socket.socket) -> None:
-        octets, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+        connection.settimeout(None)  # the authoriser keeps connections for the next request
+        while self._request(connection):
+            pass
+
+    def _request(self, connection: socket.socket) -> bool:
+        octets, descriptors, _, _ = socket.recv_fds(connection, 4, 4)
+        if not octets:
+            return False
         try:
-            (length,) = struct.unpack("!I", octets[:4])
-            while len(octets) < 4 + length:
-                octets += connection.recv(1 << 20)
-            request = decode_side(octets[4:])
+            while len(octets) < 4:
+                octets += connection.recv(4 - len(octets))
+            payload = _exactly(connection, struct.unpack("!I", octets)[0])
+            assert payload is not None
+            request = decode_side(payload)
             assert isinstance(request, AuthorisedRequest)
             image = None
             if len(descriptors) > 1:
@@ -152,8 +165,8 @@ class ExtendedDaemon(Listener):
         self.asked.append(asked)
         with answers:
             outcome = self.doing(asked)
-        payload = encode_side(outcome)
-        connection.sendall(frame(payload))
+        connection.sendall(frame(encode_side(outcome)))
+        return True
 
 
 class Av5Daemon(Listener):

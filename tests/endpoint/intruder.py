@@ -81,10 +81,10 @@ def ask(message: SideMessage) -> str:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(f"{UTIL}/authorise.sock")
-        connection.sendall(frame(encode_side(message)))
         try:
+            connection.sendall(frame(encode_side(message)))
             octets = connection.recv(1 << 20)
-        except ConnectionResetError:
+        except (BrokenPipeError, ConnectionResetError):
             octets = b""
         if not octets:
             return "closed"
