@@ -47,6 +47,8 @@ from albatross_pki.wire.extension import (
     decode_image_binding,
 )
 
+MOST_EXTENSIONS = 64  # ours have up to ten, certificates of the web up to twenty
+MOST_NAME_ATTRIBUTES = 64
 LooseName = tuple[frozenset[tuple[str, str]], ...]
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 RSA_BITS = range(2048, 8193)  # below it is weak, above it each verification costs milliseconds
@@ -145,6 +147,8 @@ def read_certificate(der: bytes) -> CertificateFacts:
             certificate = x509.load_der_x509_certificate(der)
             if not ends_in_whole_octets(der, certificate.signature):
                 raise ValueError("the signature is not a whole number of octets")
+            if max(len(certificate.subject), len(certificate.issuer)) > MOST_NAME_ATTRIBUTES:
+                raise ValueError(f"a name has more than {MOST_NAME_ATTRIBUTES} attributes")
             return CertificateFacts(
                 parsed=certificate,
                 der=der,
@@ -216,6 +220,8 @@ def _read_extensions(certificate: x509.Certificate) -> dict[str, Any]:
         return {"duplicated": error.oid.dotted_string}
     except _UNREADABLE as error:
         return {"unreadable": printable(str(error), 200)}
+    if len(extensions) > MOST_EXTENSIONS:
+        return {"unreadable": f"there are {len(extensions)} extensions (at most {MOST_EXTENSIONS})"}
     facts: dict[str, Any] = {
         "present": frozenset(extension.oid.dotted_string for extension in extensions),
         "critical": frozenset(extension.oid.dotted_string for extension in extensions if extension.critical),

@@ -19,6 +19,7 @@ from albatross_pki.policies import Policy
 from albatross_pki.text import printable
 from albatross_pki.unikernels import Settings
 
+MOST_SHOWN = 128  # items of one list in one sentence
 SMALLEST_USABLE_MEMORY_MB = 16  # a policy needs more than this: less than 16 MB starts no Solo5 unikernel of use
 
 
@@ -36,8 +37,10 @@ class Violation:
 
 
 def comma_list(items: Iterable[object]) -> str:
-    """``items`` as text, in the order given, separated by ``, ``."""
-    return ", ".join(printable(str(item)) for item in items)
+    """``items`` as text, in the order given, separated by ``, ``; of very many, how many there are."""
+    shown = list(items)
+    rest = f", … ({len(shown)} in all)" if len(shown) > MOST_SHOWN else ""
+    return ", ".join(printable(str(item)) for item in shown[:MOST_SHOWN]) + rest
 
 
 def usable(policy: Policy) -> list[Violation]:

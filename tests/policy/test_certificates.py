@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from albatross_pki.commands import PolicyAdd, UnikernelCreate
 from albatross_pki.extensions import AlbatrossExtension, Constraints, ImageBinding, Status
-from albatross_pki.policy.certificates import BadCertificate, read_certificate
+from albatross_pki.policy.certificates import MOST_EXTENSIONS, BadCertificate, read_certificate
 from albatross_pki.policy.chain import judge_bundle
 from albatross_pki.unikernels import Settings, UnikernelConfig
 from tests.pki_builder import NOW, Authority, common_name, make_key, policy
-from tests.policy.forge import BIT_STRING, SEQUENCE, parts_of, tlv
+from tests.policy.forge import BIT_STRING, SEQUENCE, Ext, parts_of, tlv
 
 ROOT = Authority.root()
 LIMITS = Constraints(commands=frozenset({"create"}), once=True)
@@ -128,3 +128,28 @@ def test_extensions_that_nobody_here_knows_are_listed() -> None:
     facts = ROOT.leaf(add=[(value, False)], key=make_key()).facts
     assert "1.2.3.4" in facts.present
     assert "1.2.3.4" not in facts.critical
+
+
+class TestBounds:
+    """Certificates of strangers may be megabytes; what is read of them, and said about them, is not."""
+
+    def test_more_extensions_than_anybody_needs(self) -> None:
+        many = tuple(Ext(f"1.2.3.{number}", True, b"\5\0") for number in range(MOST_EXTENSIONS))
+        leaf = ROOT.leaf()
+        crowded = replace(parts_of(leaf), extensions=(*parts_of(leaf).extensions, *many)).signed(ROOT.key)
+        reasons = judge_bundle([crowded], [ROOT.facts], now=NOW).reasons
+        assert ["at most 64" in reason for reason in reasons] == [True]
+
+    def test_names_of_more_attributes_than_anybody_needs(self) -> None:
+        leaf = ROOT.leaf(subject=common_name(*(f"x{number}" for number in range(65))))
+        with pytest.raises(BadCertificate, match="more than 64 attributes"):
+            read_certificate(leaf.der)
+
+    def test_sentences_about_long_lists_are_short(self) -> None:
+        def images(first: int) -> Constraints:
+            return Constraints(images=frozenset(number.to_bytes(32, "big") for number in range(first, first + 9000)))
+
+        leaf = ROOT.delegate("dev", constraints=images(0)).leaf(constraints=images(4500))
+        [reason] = judge_bundle(leaf.ders, [ROOT.facts], now=NOW).reasons
+        assert "… (4500 in all)" in reason
+        assert len(reason) < 20_000
