@@ -10,7 +10,7 @@ unikernel starts, so that a replacement can be prepared while the one that it re
 
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,6 @@ from albatross_pki.names import Name
 from albatross_pki.text import printable
 
 TAP_PREFIX = "vmmtap"
-MAX_TAPS = 100_000
 MAX_ALIAS = 255  # octets: IFALIASZ without its NUL
 _ALIAS = "albatross-pki"
 _INTERFACE = re.compile(r"[A-Za-z0-9._-]{1,15}", re.ASCII)  # IFNAMSIZ without its NUL
@@ -176,15 +175,6 @@ def _may_administrate() -> bool:
 def valid_interface(name: str) -> bool:
     """Whether ``name`` can be an interface's and needs no escape anywhere."""
     return _INTERFACE.fullmatch(name) is not None and name not in (".", "..")
-
-
-def free_name(taken: Iterable[str]) -> str:
-    """The tap name with the smallest number that is not taken."""
-    names = set(taken)
-    for number in range(MAX_TAPS):
-        if (name := f"{TAP_PREFIX}{number}") not in names:
-            return name
-    raise NetworkRefused(f"all {MAX_TAPS} tap names are taken")
 
 
 def checked_mac(mac: bytes) -> bytes:

@@ -4,15 +4,18 @@ Reading is allowed to everybody; changing needs CAP_NET_ADMIN. Sources: rtnetlin
 linux/neighbour.h.
 """
 
+import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from albatross_pki.host.network import valid_interface
 from albatross_pki.host.network_netlink import (
     F_CREATE,
     F_EXCL,
     F_REPLACE,
     Netlink,
+    NetlinkError,
     Request,
     attribute,
     attributes,
@@ -38,7 +41,7 @@ _ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _GUARD, _LEARNING, _UNICAST_FLOOD, _ISOLATED, _LOCKED = 5, 8, 9, 33, 39
 
 # attributes, states and flags of a bridge's forwarding entries
-_LLADDR = 2
+_LLADDR, _NEIGHBOUR_MASTER = 2, 9
 _NOARP, _REACHABLE = 0x40, 0x02
 _MASTER_FLAG = 0x04
 
@@ -76,18 +79,22 @@ class Link:
     counters: Counters | None
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """One entry of a bridge's forwarding table: which MAC address is behind which port."""
-
-    port: int
-    address: bytes
-
-
 def links(netlink: Netlink) -> Iterator[Link]:
     """Every interface of the network namespace."""
     for octets in netlink.dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
         yield _link(octets)
+
+
+def find_link(netlink: Netlink, name: str) -> Link | None:
+    """The interface of that name; its cost does not depend on how many there are."""
+    if not valid_interface(name):
+        return None
+    try:
+        return _link(netlink.ask(_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name)))
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        return None
 
 
 def _link(octets: bytes) -> Link:
@@ -115,14 +122,16 @@ def _number(octets: bytes | None) -> int:
     return int.from_bytes(octets, "little" if struct.pack("=H", 1)[0] else "big") if octets else 0
 
 
-def forwarding(netlink: Netlink, bridge: int) -> Iterator[Forwarding]:
-    """What the bridge with that index knows, its own and its ports' addresses included."""
-    question = _LINK.pack(_AF_BRIDGE, 0, 0, 0, 0) + u32(_MASTER, bridge)
-    for octets in netlink.dump(_GETNEIGH, question):
-        _, port, _, _, _ = _NEIGHBOUR.unpack_from(octets)
-        address = attributes(octets[_NEIGHBOUR.size :]).get(_LLADDR)
-        if address is not None:
-            yield Forwarding(port, address)
+def holder(netlink: Netlink, bridge: int, address: bytes) -> int | None:
+    """The index of the port that has a MAC address on a bridge, the bridge's own addresses included."""
+    question = _NEIGHBOUR.pack(_AF_BRIDGE, 0, 0, 0, 0) + attribute(_LLADDR, address) + u32(_NEIGHBOUR_MASTER, bridge)
+    try:
+        answer = netlink.ask(_GETNEIGH, question)
+    except NetlinkError as error:
+        if error.code != errno.ENOENT:
+            raise
+        return None
+    return int(_NEIGHBOUR.unpack_from(answer)[1])
 
 
 def describe(netlink: Netlink, index: int, *, alias: str, mtu: int, address: bytes) -> None:

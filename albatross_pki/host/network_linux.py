@@ -13,12 +13,14 @@ import fcntl
 import logging
 import os
 import platform
+import socket
 import struct
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from albatross_pki.host import network_filter
 from albatross_pki.host.network import (
+    TAP_PREFIX,
     DuplicateMac,
     NetworkRefused,
     NoSuchBridge,
@@ -26,7 +28,6 @@ from albatross_pki.host.network import (
     Tap,
     alias_of,
     checked_mac,
-    free_name,
     read_alias,
     tap_address,
     valid_interface,
@@ -36,8 +37,9 @@ from albatross_pki.host.network_links import (
     delete,
     describe,
     enslave,
+    find_link,
     forward,
-    forwarding,
+    holder,
     links,
     set_up,
 )
@@ -46,10 +48,10 @@ from albatross_pki.names import Name
 from albatross_pki.text import printable
 
 TUN = "/dev/net/tun"
+TAP_TEMPLATE = f"{TAP_PREFIX}%d".encode("ascii")  # the kernel puts the smallest free number there
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x8000
 _IFREQ = struct.Struct("16sH22x")
-_ATTEMPTS = 16  # names that somebody else may take between our look and our call
 _LOCKED_PORTS_SINCE = (5, 18)
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class LinuxNetwork:
         self._route = Netlink(ROUTE)
         self._netfilter = Netlink(NETFILTER)
         self._lock = threading.Lock()
+        self._promised: dict[tuple[str, bytes], list[str]] = {}  # bridge and MAC address: our taps, attached or not
         self._filters = self._can_filter()
 
     def close(self) -> None:
@@ -70,7 +73,7 @@ class LinuxNetwork:
 
     def bridges(self) -> frozenset[str]:
         with self._lock:
-            return _bridges(list(links(self._route)))
+            return _bridges(links(self._route))
 
     def gaps(self) -> tuple[str, ...]:
         found = []
@@ -96,20 +99,21 @@ class LinuxNetwork:
     ) -> Tap:
         checked_mac(mac)
         with self._lock, _refusals(f"making a network interface for {unikernel}"):
-            present = list(links(self._route))
-            port_of = _find_bridge(present, bridge)
-            self._check_unique(present, port_of, mac, frozenset(replacing))
-            name, descriptor = _make(each.name for each in present)
+            port_of = self._find_bridge(bridge)
+            self._check_unique(port_of, mac, frozenset(replacing))
+            name, descriptor = _make()
             try:
-                return self._prepare(name, descriptor, port_of, mac, unikernel, device, owner_uid, isolate=isolate)
+                tap = self._prepare(name, descriptor, port_of, mac, unikernel, device, owner_uid, isolate=isolate)
             except BaseException:
                 os.close(descriptor)  # it goes with its descriptor: it is not persistent yet
                 self._remove_filter(name)
                 raise
+            self._promised.setdefault((bridge, mac), []).append(name)
+            return tap
 
     def attach(self, tap: Tap) -> None:
         with self._lock, _refusals(f"attaching {tap.name} to {tap.bridge}"):
-            bridge = _find_bridge(list(links(self._route)), tap.bridge)
+            bridge = self._find_bridge(tap.bridge)
             enslave(self._route, tap.index, bridge.index, isolated=tap.isolate)
             forward(self._route, tap.index, tap.mac)
             set_up(self._route, tap.index)
@@ -118,7 +122,7 @@ class LinuxNetwork:
         if not valid_interface(name):
             raise NetworkRefused(f"{printable(name)} is not the name of an interface")
         with self._lock, _refusals(f"removing {name}"):
-            link = next((each for each in links(self._route) if each.name == name), None)
+            link = find_link(self._route, name)
             if link is not None:
                 if read_alias(link.alias) is None:
                     raise NetworkRefused(f"{name} is not a tap of ours")
@@ -127,6 +131,7 @@ class LinuxNetwork:
                 except NetlinkError as error:
                     if error.code != errno.ENODEV:  # its last descriptor was closed at this moment
                         raise
+            self._forget(name)
             self._remove_filter(name)
 
     def taps(self) -> tuple[OwnedTap, ...]:
@@ -146,7 +151,7 @@ class LinuxNetwork:
         *,
         isolate: bool,
     ) -> Tap:
-        index = next(each.index for each in links(self._route) if each.name == name)
+        index = socket.if_nametoindex(name)
         alias = alias_of(bridge.name, mac, unikernel, device)
         describe(self._route, index, alias=alias, mtu=bridge.mtu, address=tap_address(mac))
         if self._filters:
@@ -158,19 +163,29 @@ class LinuxNetwork:
         os.close(descriptor)
         return Tap(name, index, bridge.name, mac, bridge.mtu, None, isolate)
 
-    def _check_unique(self, present: Sequence[Link], bridge: Link, mac: bytes, replacing: frozenset[str]) -> None:
-        """Refuse a MAC address that is the bridge's, a port's, behind a port, or promised to a tap of ours."""
-        names = {each.index: each.name for each in present}
-        for each in present:
-            if each.address == mac and bridge.index in (each.index, each.master):
-                raise DuplicateMac(mac, bridge.name, each.name)
-        for owned in _owned(present):
-            if (owned.bridge, owned.mac) == (bridge.name, mac) and owned.name not in replacing:
-                raise DuplicateMac(mac, bridge.name, f"{owned.name} of {owned.unikernel}")
-        for entry in forwarding(self._route, bridge.index):
-            holder = names.get(entry.port, f"interface {entry.port}")
-            if entry.address == mac and holder not in replacing:
-                raise DuplicateMac(mac, bridge.name, holder)
+    def _find_bridge(self, name: str) -> Link:
+        link = find_link(self._route, name)
+        if link is None or link.kind != "bridge":
+            raise NoSuchBridge(name, _bridges(links(self._route)))
+        return link
+
+    def _check_unique(self, bridge: Link, mac: bytes, replacing: frozenset[str]) -> None:
+        """Refuse a MAC address that the bridge knows, or that a tap of ours will have there."""
+        for name in self._promised.get((bridge.name, mac), []):
+            if name not in replacing and find_link(self._route, name) is not None:
+                raise DuplicateMac(mac, bridge.name, name)
+        port = holder(self._route, bridge.index, mac)
+        if port is not None:
+            name = _interface_name(port)
+            if name not in replacing:
+                raise DuplicateMac(mac, bridge.name, name)
+
+    def _forget(self, name: str) -> None:
+        for key, names in list(self._promised.items()):
+            if name in names:
+                names.remove(name)
+                if not names:
+                    del self._promised[key]
 
     def _remove_filter(self, name: str) -> None:
         if self._filters:
@@ -190,20 +205,20 @@ def list_bridges() -> frozenset[str]:
     """The names of the bridges; needs no right."""
     netlink = Netlink(ROUTE)
     try:
-        return _bridges(list(links(netlink)))
+        return _bridges(links(netlink))
     finally:
         netlink.close()
 
 
-def _bridges(present: Sequence[Link]) -> frozenset[str]:
+def _bridges(present: Iterable[Link]) -> frozenset[str]:
     return frozenset(each.name for each in present if each.kind == "bridge")
 
 
-def _find_bridge(present: Sequence[Link], name: str) -> Link:
-    for each in present:
-        if each.kind == "bridge" and each.name == name:
-            return each
-    raise NoSuchBridge(name, _bridges(present))
+def _interface_name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # gone at this moment
+        return f"interface {index}"
 
 
 def _owned(present: Sequence[Link]) -> list[OwnedTap]:
@@ -216,29 +231,19 @@ def _owned(present: Sequence[Link]) -> list[OwnedTap]:
     return found
 
 
-def _make(taken: Iterable[str]) -> tuple[str, int]:
-    """A new tap of a free name and the descriptor that it lives by, non-blocking."""
-    names = set(taken)
+def _make() -> tuple[str, int]:
+    """A new tap with the smallest free number, and the descriptor that it lives by, non-blocking."""
     try:
         descriptor = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise NetworkRefused(f"{TUN} does not exist", hint="modprobe tun") from error
     try:
-        for _ in range(_ATTEMPTS):
-            name = free_name(names)
-            request = _IFREQ.pack(name.encode("ascii"), _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL)
-            try:
-                fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                names.add(name)
-            else:
-                return name, descriptor
-        raise NetworkRefused("somebody else takes every tap name")
+        request = bytearray(_IFREQ.pack(TAP_TEMPLATE, _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL))
+        fcntl.ioctl(descriptor, _TUNSETIFF, request)
     except BaseException:
         os.close(descriptor)
         raise
+    return _IFREQ.unpack(request)[0].rstrip(b"\0").decode("ascii"), descriptor
 
 
 @contextlib.contextmanager

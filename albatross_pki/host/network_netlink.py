@@ -1,9 +1,9 @@
 """Netlink, as little of it as bridges, taps, filters and counters need: messages, attributes, answers.
 
-One request is one or more messages, each answered by the kernel (``request``), or one that is answered by many
-(``dump``). Attributes are octets in, octets out; what they mean is in ``network_links`` and ``network_filter``. The
-library pyroute2 is the oracle of the tests; its synchronous calls run an event loop of their own, which cannot be done
-inside the one of a daemon.
+One request is one or more messages that the kernel does or refuses (``request``), a question with one answer
+(``ask``), or one with many (``dump``). Attributes are octets in, octets out; what they mean is in ``network_links``
+and ``network_filter``. The library pyroute2 is the oracle of the tests: its synchronous calls run an event loop of
+their own, which cannot be done inside the one of a daemon.
 
 Sources: netlink(7), rtnetlink(7), linux/netlink.h.
 """
@@ -138,6 +138,17 @@ class Netlink:
                         raise refusal
         if refusal is not None:
             raise refusal
+
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """The octets of the one answer to a question; raises ``NetlinkError``."""
+        self._send(self._message(Request(kind, body), 0))
+        while True:
+            for answer, sequence, octets in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if answer == _ERROR and (refusal := _refusal(octets)):
+                    raise refusal
+                return octets
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """The octets of every answer to one question, read to the end: the kernel takes no other one before."""

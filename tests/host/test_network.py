@@ -21,7 +21,6 @@ from albatross_pki.host.network import (
     Tap,
     alias_of,
     checked_mac,
-    free_name,
     open_network,
     read_alias,
     tap_address,
@@ -220,11 +219,10 @@ def test_p20_only_interfaces_of_ours_are_removed(lan: Lan):
 @in_a_lan
 def test_p39_a_mac_address_that_is_on_the_bridge_already_is_refused(lan: Lan):
     first = lan.tap(ALICE, "one:a")
-    bridge = lan.links()["br0"].address
-    for mac, holder in ((ALICE, "vmmtap0 of one:a"), (bridge, "br0"), (tap_address(ALICE), "br0")):
+    for mac in (ALICE, lan.links()["br0"].address, tap_address(ALICE)):
         with pytest.raises(DuplicateMac) as refusal:
             lan.tap(mac, "two:b")
-        assert refusal.value.holder == holder  # a bridge without other ports takes the address of its first one
+        assert refusal.value.holder == "vmmtap0"  # a bridge without other ports takes the address of its first one
     lan.tap(ALICE, "two:b", bridge="br1")  # another bridge is another network
     prepared = lan.network.create_tap("br0", BOB, unikernel=HELLO, device="s", owner_uid=0)
     with pytest.raises(DuplicateMac):
@@ -461,11 +459,6 @@ def test_p20_names_of_interfaces_are_checked():
         assert valid_interface(good)
     for bad in ("", ".", "..", "a" * 16, "a/b", "a b", "br\n", "br\x00", "brü", "-\x1b"):
         assert not valid_interface(bad)
-
-
-def test_the_smallest_free_name_is_taken():
-    assert free_name([]) == "vmmtap0"
-    assert free_name(["vmmtap0", "eth0", "vmmtap2"]) == "vmmtap1"
 
 
 @pytest.mark.parametrize("mac", [b"", bytes(5), bytes(6), BROADCAST, b"\x01\x80\xc2\x00\x00\x00"])
