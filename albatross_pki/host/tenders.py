@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from typing import Protocol
 
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.limits import VERSION_OUTPUT, VERSION_TIMEOUT
-from albatross_pki.host.spt.attached import AttachedDevice, AttachedNet, Confinement
+from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.image.solo5 import Abi, Solo5Image, Target
 from albatross_pki.text import printable
 from albatross_pki.unikernels import Settings
 
 EMBEDDED = "embedded spt"
 EMBEDDED_ABI = Abi(Target.SPT, 2)
+KVM = "/dev/kvm"
+_NO_KVM = "hvt needs KVM: enable it on this machine, or build the unikernel for spt"
 _VERSION = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
 _NAMES = {Target.HVT: "solo5-hvt", Target.SPT: "solo5-spt"}
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -174,9 +177,15 @@ def embedded(
 
 class _Installed:
     def __init__(
-        self, arguments: list[bytes], image: int, inherited: tuple[int, ...], confinement: Confinement
+        self,
+        arguments: list[bytes],
+        image: int,
+        inherited: tuple[int, ...],
+        confinement: Confinement,
+        groups: Sequence[int],
     ) -> None:
         self._arguments = arguments
+        self._groups = groups
         self._image = image
         self._inherited = inherited
         self._confinement = confinement
@@ -208,7 +217,7 @@ class _Installed:
             start_new_session=True,
             user=uid,
             group=uid if gid is None else gid,
-            extra_groups=None if uid is None else _kvm_group(),
+            extra_groups=None if uid is None else self._groups,
         )
         pid = made.pid
         made.returncode = 0  # the pid is the caller's from here on: this object must not wait for it
@@ -225,10 +234,17 @@ def installed(
 ) -> Starter:
     """Make the command line of an installed tender. A tap is named by its interface, a block device by descriptor.
 
-    The image is handed over as a sealed memory file: what the tender opens is what was checked.
+    The image is handed over as a sealed memory file: what the tender opens is what was checked. A tender opens block
+    devices itself, so those become files of its user. Raises ``AlbatrossError`` if its user may not use what it needs.
     """
     if tender.path is None:
         raise TypeError("the embedded tender has no program")
+    groups = _groups(tender, confinement)
+    if confinement.uid is not None:
+        _check_reachable(tender.path)
+    for device, _ in devices:
+        if isinstance(device, AttachedBlock) and confinement.uid is not None:
+            _give(device, confinement.uid)
     image = _sealed(octets)
     options: list[str] = [f"--mem={settings.memory_mb}"]
     inherited = [image]
@@ -241,7 +257,29 @@ def installed(
             inherited.append(device.descriptor)
     arguments = [os.fsencode(tender.path), *(option.encode() for option in options)]
     arguments += [b"--", f"/proc/self/fd/{image}".encode(), *command_line]
-    return _Installed(arguments, image, tuple(inherited), confinement)
+    return _Installed(arguments, image, tuple(inherited), confinement, groups)
+
+
+def _check_reachable(path: str) -> None:
+    """Refuse a program that a user without any group cannot reach and execute."""
+    place = os.path.realpath(path)
+    while True:
+        if not os.stat(place).st_mode & stat.S_IXOTH:
+            raise NoTender(
+                f"{path} cannot be executed by the users of unikernels: {place} is closed to them",
+                hint=f"chmod o+x {place}, or install the tender in /usr/local/bin",
+            )
+        if place == os.path.dirname(place):
+            return
+        place = os.path.dirname(place)
+
+
+def _give(device: AttachedBlock, uid: int) -> None:
+    try:
+        os.fchown(device.descriptor, uid, -1)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise AlbatrossError(f"block device '{device.name}' cannot be given to the tender's user: {reason}") from error
 
 
 def _sealed(octets: memoryview) -> int:
@@ -257,9 +295,19 @@ def _sealed(octets: memoryview) -> int:
     return descriptor
 
 
-def _kvm_group() -> list[int]:
-    """The group that may use /dev/kvm, if there is one."""
-    try:
-        return [os.stat("/dev/kvm").st_gid]
-    except OSError:
+def _groups(tender: Tender, confinement: Confinement) -> list[int]:
+    """The groups of the tender's user: for hvt the one that may use /dev/kvm, which must not be root's."""
+    if confinement.uid is None or tender.abi.target is not Target.HVT:
         return []
+    try:
+        status = os.stat(KVM)
+    except OSError as error:
+        raise NoTender(f"{KVM}: {os.strerror(error.errno or 0).lower()}", hint=_NO_KVM) from error
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o006 == 0o006:
+        return []
+    if mode & 0o060 == 0o060 and status.st_gid:
+        return [status.st_gid]
+    raise NoTender(
+        f"{KVM} is for root alone, and unikernels do not run as root", hint=f"chgrp kvm {KVM} && chmod 0660 {KVM}"
+    )
