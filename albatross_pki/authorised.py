@@ -91,7 +91,8 @@ class JudgeRequest:
 class Verdict:
     """Authoriser to endpoint: accepted, with what to spool and how much, or refused for ``reasons``.
 
-    ``stream_limit`` is the largest number of octets to spool, as they come.
+    ``stream_limit`` is the largest number of octets to spool, as they come. If there is nothing to spool, the
+    descriptor that answers come from is beside an accepted verdict.
     """
 
     name: Name
