@@ -77,8 +77,8 @@ def local_options() -> list[click.Parameter]:
 
 def remote_options() -> list[click.Parameter]:
     return [
-        click.Option(["--ca"], default="ca.pem", show_default=True, help="Your certificate and those above it."),
-        click.Option(["--ca-key"], default="ca.key", show_default=True, help="Its private key."),
+        _file("--ca", "ca.pem", "Your certificate and those above it."),
+        _file("--ca-key", "ca.key", "Its private key."),
         click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", help="Of the one-time key."),
         click.Option(["--dialect"], type=click.Choice(DIALECTS), default="native", help="Whom the server is."),
         click.Option(["--reusable"], is_flag=True, help="Do not limit the command to one effect."),
@@ -86,17 +86,25 @@ def remote_options() -> list[click.Parameter]:
     ]
 
 
+def _file(option: str, default: str, what: str) -> click.Option:
+    variable = "ALBATROSS_" + option.removeprefix("--").replace("-", "_").upper()
+    return click.Option([option], default=default, envvar=variable, show_default=True, show_envvar=True, help=what)
+
+
 def destination_option(default: str | None = None) -> click.Option:
     return click.Option(
-        ["-d", "--destination"], type=DESTINATION, default=default, show_default=True, help="The host's TLS endpoint."
+        ["-d", "--destination"],
+        type=DESTINATION,
+        default=default,
+        envvar="ALBATROSS_DESTINATION",
+        show_default=True,
+        help="The host's TLS endpoint.",
     )
 
 
 def server_options() -> list[click.Parameter]:
     return [
-        click.Option(
-            ["--server-ca"], default="cacert.pem", show_default=True, help="Root that the server must be below."
-        ),
+        _file("--server-ca", "cacert.pem", "Root that the server must be below."),
         *server_identity_options(),
     ]
 

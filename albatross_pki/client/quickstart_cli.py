@@ -1,5 +1,7 @@
 """``albatross-quickstart``: the whole story in one command, on this machine, cleaned up afterwards."""
 
+import os
+
 import click
 
 from albatross_pki import __version__
@@ -13,6 +15,8 @@ from albatross_pki.console_script import run
 def program(keep: str | None, unikernels: str | None) -> None:
     from albatross_pki.client.quickstart import tell
 
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
     tell(unikernels, keep)
 
 

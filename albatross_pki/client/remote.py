@@ -90,19 +90,29 @@ def send_signed(
 
 
 def judge_server_chain(server: Server, chain: list[bytes]) -> list[str]:
-    """Everything that speaks against a server with this verified chain (DER, anchor last)."""
+    """Everything that speaks against a server with this verified chain (DER, anchor last).
+
+    A server without a name is known by its pin (``client.pins``); a person may be asked at first use.
+    """
+    from albatross_pki.client.pins import ask, keep_pin, known_pin
     from albatross_pki.policy.certificates import BadCertificate, read_certificate
-    from albatross_pki.policy.server import judge_server
+    from albatross_pki.policy.server import judge_server, needs_pin
 
     try:
         *path, anchor = [read_certificate(der) for der in chain]
     except BadCertificate as error:
         return [error.message]
-    violations = judge_server(path, anchor, host=server.name or server.host, now=datetime.now(UTC), pin=server.pin)
-    reasons = [violation.text for violation in violations]
-    if server.pin is None and any(violation.field == "pin" for violation in violations):
-        reasons.append(f"if its operator told you that it is {path[0].digest.hex()}, say --pin with that")
-    return reasons
+    pin = server.pin
+    if pin is None and needs_pin(path):
+        pin = known_pin(server.host, server.port)
+    violations = judge_server(path, anchor, host=server.name or server.host, now=datetime.now(UTC), pin=pin)
+    if pin is None and [violation.field for violation in violations] == ["pin"]:
+        digest = path[0].digest
+        if ask(server.host, server.port, digest):
+            keep_pin(server.host, server.port, digest)
+            return []
+        return [violations[0].text, f"if its operator told you that it is {digest.hex()}, say --pin with that"]
+    return [violation.text for violation in violations]
 
 
 class _Answering:

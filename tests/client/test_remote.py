@@ -28,6 +28,7 @@ Run = Callable[..., int]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A one-shot command of ``DEV`` to a port of this machine."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # nobody's own pins
     for name, authority in (("ca", DEV), ("cacert", ROOT)):
         Path(f"{name}.pem").write_bytes(authority.chain_pem or authority.pem)
     Path("ca.key").write_bytes(DEV.key_pem)
