@@ -353,6 +353,8 @@ class Deployments:
             reasons.append(f"this host supervises at most {MAX_UNIKERNELS} unikernels")
         if name.is_path:
             raise Refused(reasons)
+        if config.settings.interfaces:  # a bridge may have been made since the daemon started
+            supervisor.book.bridges_are(supervisor.host.bridges())
         effective = supervisor.book.effective_at(datetime.now(UTC), rights.policies)
         reasons += [violation.text for violation in supervisor.tree.admit(name, config.settings, effective)]
         if reasons:

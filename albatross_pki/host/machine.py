@@ -1,14 +1,18 @@
-"""What this machine has: CPUs, memory, disk, bridges; read from the kernel's files, without a process or netlink.
+"""What this machine has: CPUs, memory, disk, bridges; asked of the kernel, without a process.
 
 ``discover`` gives the root policy: as many unikernels as can be counted, every CPU, all memory, the whole file system
 of the block devices (its size, not what is free), and every bridge.
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from albatross_pki.commands import UNLIMITED
+from albatross_pki.errors import AlbatrossError
 from albatross_pki.policies import Policy
+
+log = logging.getLogger(__name__)
 
 MEBIBYTE = 1 << 20
 RESERVE_SHARE = 20  # one twentieth of the memory …
@@ -42,9 +46,12 @@ def online_cpus() -> Sequence[int]:
     return range(os.cpu_count() or 1)
 
 
-def bridges(directory: str = "/sys/class/net") -> Sequence[str]:
-    """The names of all bridges."""
+def bridges() -> Collection[str]:
+    """The names of all bridges of this network namespace; none where they cannot be listed."""
+    from albatross_pki.host.network import NoNetwork
+
     try:
-        return [name for name in sorted(os.listdir(directory)) if os.path.isdir(f"{directory}/{name}/bridge")]
-    except OSError:
-        return []
+        return NoNetwork().bridges()
+    except (AlbatrossError, OSError) as error:
+        log.warning("bridges cannot be listed: %s", error)
+        return frozenset()

@@ -5,7 +5,7 @@ machine at every start and never stored; an operator may replace it until the ne
 machine's memory less a reserve for the host, so that unikernels cannot starve the daemons.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -27,6 +27,7 @@ class PolicyBook:
     def __init__(self, root: Policy, *, reserve_mb: int = 0) -> None:
         self.reserve_mb = reserve_mb
         self.operator: dict[Path, Policy] = {ROOT: root}
+        self._discovered = root
         self.remembered = RememberedPolicies()
 
     def load(self, operator: Iterable[tuple[Path, Policy]], remembered: Iterable[ChainPolicy], now: datetime) -> None:
@@ -36,6 +37,11 @@ class PolicyBook:
         for each in remembered:
             by_path[each.path] = (*by_path.get(each.path, ()), each)
         self.remembered = RememberedPolicies(by_path).without_expired(now)
+
+    def bridges_are(self, bridges: Collection[str]) -> None:
+        """The host has these bridges now; this counts unless the operator has replaced the root's policy."""
+        if self.operator.get(ROOT) == self._discovered:
+            self._discovered = self.operator[ROOT] = replace(self._discovered, bridges=frozenset(bridges))
 
     def effective_at(self, now: datetime, own: tuple[ChainPolicy, ...] = ()) -> EffectivePolicy:
         """The policy in force for each path, for a request whose chain has the policies ``own``."""

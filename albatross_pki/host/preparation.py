@@ -25,7 +25,7 @@ from albatross_pki.host.configurations import command_line, configuration_violat
 from albatross_pki.host.fifos import Fifo
 from albatross_pki.host.images import ImageStore
 from albatross_pki.host.limits import INLINE_WORK
-from albatross_pki.host.machine import bridges, online_cpus
+from albatross_pki.host.machine import online_cpus
 from albatross_pki.host.records import AttachedTap, Deployment, ProcessRecord
 from albatross_pki.host.spt.attached import TITLE_OCTETS, AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.host.surroundings import Surroundings
@@ -84,7 +84,7 @@ async def prepare(host: Surroundings, deployment: Deployment, *, replacing: Proc
     reasons = [
         *checked,
         *configuration_violations(deployment.name, deployment.settings, deployment.typ),
-        *missing_on_host(deployment.settings, bridges(), online_cpus()),
+        *missing_on_host(deployment.settings, host.bridges() if deployment.settings.interfaces else (), online_cpus()),
         *_block_violations(host, deployment, claimed),
     ]
     if reasons or image is None:

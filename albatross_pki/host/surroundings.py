@@ -3,10 +3,11 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from albatross_pki.errors import Refused
+from albatross_pki.host import machine
 from albatross_pki.host.blocks import BlockStore
 from albatross_pki.host.confinement import Cgroups, Users
 from albatross_pki.host.images import ImageStore
@@ -68,6 +69,10 @@ class Surroundings:
         self.boot = boot_id()
         self._open_network = open_network or _open_network
         self._network: Network | None = None
+
+    def bridges(self) -> Collection[str]:
+        """The bridges that there are now."""
+        return machine.bridges()
 
     async def network(self) -> "Network":
         """The host's network, opened when the first unikernel needs it: netlink is a large import."""
