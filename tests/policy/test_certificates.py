@@ -92,7 +92,7 @@ class TestHostileOctets:
             read_certificate(octets)
 
     @given(st.data())
-    def test_changed_octets_are_read_or_refused_and_never_accepted(self, data: st.DataObject) -> None:
+    def test_p37_changed_octets_are_read_or_refused_and_never_accepted(self, data: st.DataObject) -> None:
         """Whatever is changed in the leaf or the delegation above it, there is a verdict, and it is no."""
         ders = LEAF.ders
         at = data.draw(st.integers(0, 1))

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
+from albatross_pki.policy.effective import over
 from albatross_pki.policy.rules import Violation
 from albatross_pki.policy.tree import Charge, EffectivePolicy, ResourceTree, Usage
 from albatross_pki.unikernels import NetworkInterface, Settings
@@ -84,6 +85,50 @@ class TreeAgainstRecount(RuleBasedStateMachine):
 
 TestTreeAgainstRecount = TreeAgainstRecount.TestCase
 TestTreeAgainstRecount.settings = hypothesis_settings(max_examples=30, stateful_step_count=15, deadline=None)
+
+
+class NobodyExceeds(RuleBasedStateMachine):
+    """P11: whatever is asked for, in whatever order, no path is ever over the policy that is in force for it."""
+
+    @initialize(policies=st.dictionaries(strategies.paths, strategies.policies, max_size=6))
+    def begin(self, policies: dict[Path, Policy]) -> None:
+        self.tree = ResourceTree()
+        self.policies = policies
+        self.running: dict[Name, Settings] = {}
+        self.exchanged: dict[Name, Settings] = {}
+
+    @rule(name=strategies.names, settings=strategies.settings)
+    def ask(self, name: Name, settings: Settings) -> None:
+        if name not in self.exchanged and not self.tree.reserve(name, settings, self.policies.get):
+            (self.exchanged if name in self.running else self.running)[name] = settings
+
+    @rule(keep_new=st.booleans())
+    def decide_an_exchange(self, keep_new: bool) -> None:
+        if self.exchanged:
+            name, settings = self.exchanged.popitem()
+            self.running[name] = settings if keep_new else self.running[name]
+            self.tree.settle(name, self.running[name])
+
+    @rule()
+    def destroy(self) -> None:
+        for name in list(self.running)[:1]:
+            if name not in self.exchanged:
+                del self.running[name]
+                self.tree.remove(name)
+
+    @rule(name=strategies.names, size_mb=st.integers(1, 3))
+    def add_block(self, name: Name, size_mb: int) -> None:
+        if self.tree.block_size_mb(name) is None and not self.tree.admit_block(name, size_mb, self.policies.get):
+            self.tree.add_block(name, size_mb)
+
+    @invariant()
+    def nobody_is_over(self) -> None:
+        for path, limit in getattr(self, "policies", {}).items():
+            assert over(limit, self.tree.usage(path)) == []
+
+
+TestP11NobodyExceeds = NobodyExceeds.TestCase
+TestP11NobodyExceeds.settings = hypothesis_settings(max_examples=60, stateful_step_count=20, deadline=None)
 
 
 class TestAdmission:

@@ -5,14 +5,15 @@ chains with one defect each, and what upstream's endpoint did about them in ``te
 """
 
 import json
-from datetime import UTC, datetime
+import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from albatross_pki.policy.chain import Judgement, JudgeOptions, judge_bundle, read_anchors
+from albatross_pki.policy.chain import Judgement, JudgeOptions, judge_bundle, read_anchors, read_certificate
 
 VECTORS = FilePath(__file__).parents[1] / "vectors"
 NOW = datetime(2026, 11, 25, tzinfo=UTC)  # within the validity of all that is meant to be valid
@@ -163,3 +164,25 @@ def test_the_policies_of_a_chain_from_the_root_down() -> None:
         ("alice", 4),
         ("alice:bob", 2),
     ]
+
+
+ONE_SHOT = sorted((VECTORS / "oneshot").glob("*.bundle.pem"))
+# A leaf with a policy command; an empty common name, which is not the absence of one.
+REFUSED_ONE_SHOT = {"policy-add-root": "command", "policy-remove-root": "command", "policy-info-alice": "name"}
+
+
+@pytest.mark.parametrize("bundle", ONE_SHOT, ids=leaf_name)
+def test_chains_of_one_shot_commands_while_they_were_valid(bundle: FilePath) -> None:
+    prefix = leaf_name(bundle).split("-")[0]
+    key_type = prefix if (VECTORS / "pki" / prefix).is_dir() else "ed25519"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cryptography warns about the empty common name, and reads it
+        chain = ders(bundle)
+    now = read_certificate(chain[0]).not_before + timedelta(minutes=1)
+    judgement = judge_bundle(chain, read_anchors(ders(VECTORS / "pki" / key_type / "cacert.pem")), now=now)
+    refused = REFUSED_ONE_SHOT.get(leaf_name(bundle))
+    assert {result.rule for result in judgement.rules if not result.ok} == ({refused} if refused else set())
+
+
+def test_the_chains_of_one_shot_commands_are_there() -> None:
+    assert len(ONE_SHOT) == 15
