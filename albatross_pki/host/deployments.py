@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 
 from albatross_pki.authorised import ChainPolicy
 from albatross_pki.errors import AlbatrossError, Refused
-from albatross_pki.host.configurations import configuration_violations
+from albatross_pki.host.configurations import configuration_violations, missing_on_host
 from albatross_pki.host.images import ImageRefused, Source, StoredImage
 from albatross_pki.host.lifecycle import Event, Phase, Wanted, possible
 from albatross_pki.host.limits import INLINE_WORK, MAX_IMAGE, MAX_UNIKERNELS, MEBIBYTE
+from albatross_pki.host.machine import online_cpus
 from albatross_pki.host.preparation import Prepared, mapped, prepare
 from albatross_pki.host.processes import Process
 from albatross_pki.host.records import Deployment
@@ -353,8 +354,10 @@ class Deployments:
             reasons.append(f"this host supervises at most {MAX_UNIKERNELS} unikernels")
         if name.is_path:
             raise Refused(reasons)
-        if config.settings.interfaces:  # a bridge may have been made since the daemon started
-            supervisor.book.bridges_are(supervisor.host.bridges())
+        bridges = supervisor.host.bridges() if config.settings.interfaces else ()
+        if bridges:  # one may have been made since the daemon started
+            supervisor.book.bridges_are(bridges)
+        reasons += missing_on_host(config.settings, bridges, online_cpus())
         effective = supervisor.book.effective_at(datetime.now(UTC), rights.policies)
         reasons += [violation.text for violation in supervisor.tree.admit(name, config.settings, effective)]
         if reasons:
