@@ -82,6 +82,9 @@ class ClientSession:
             log.info("%s: %s", self._peer, error)
         except TransportError as error:
             log.info("%s: %s", self._peer, error)
+        except asyncio.CancelledError:
+            self._stream.abandon()
+            raise
         finally:
             await self._stream.finish()
             counters.received += self._stream.received
@@ -98,10 +101,14 @@ class ClientSession:
         except (TimedOut, MalformedMessage) as error:
             log.warning("%s: %s", self._peer, error)
             self._say([error.message])
-        except (ConnectionCut, TransportError):
+        except TransportError:
             raise
         except AlbatrossError as error:
             self._say([error.message])
+        except asyncio.CancelledError:
+            with contextlib.suppress(TransportError):
+                self._say(["the endpoint is shutting down"])
+            raise
         except Exception:
             log.exception("%s: a session ended with an error that nobody expected", self._peer)
             self._say(["the endpoint failed while it served this request"])

@@ -56,7 +56,6 @@ class TlsStream:
         self._context = context
         self._session: TlsSession | None = None
         self._loop = asyncio.get_running_loop()
-        self._ended = False
 
     @property
     def session(self) -> TlsSession:
@@ -133,12 +132,15 @@ class TlsStream:
         """Send all of ``octets``; raises ``TimedOut`` for a client that does not read, ``ConnectionCut``."""
         view = memoryview(octets)
         for start in range(0, len(view), _SEND):
-            self.session.write(view[start : start + _SEND])
+            self.add(view[start : start + _SEND])
             await self._flush()
 
-    def add(self, octets: bytes) -> None:
-        """The last ``octets``, which ``finish`` sends together with the closing alert."""
-        self.session.write(octets)
+    def add(self, octets: bytes | memoryview) -> None:
+        """Octets that go with the next ones, or with the closing alert of ``finish``; raises ``ConnectionCut``."""
+        try:
+            self.session.write(octets)
+        except ssl.SSLError as error:
+            raise ConnectionCut(f"the client broke TLS: {_reason(error)}") from error
 
     async def gone(self) -> None:
         """Return once the client has closed or is gone; what it sends meanwhile is thrown away within the bounds."""
@@ -161,6 +163,14 @@ class TlsStream:
                 raise ConnectionCut("the client is gone") from error
             self.received += len(octets)
             self.session.feed(octets)
+
+    def abandon(self) -> None:
+        """Closing alert and close, as far as they go without waiting: the program ends."""
+        with contextlib.suppress(OSError):
+            if self._session is not None:
+                self._session.close()
+                self.socket.send(self._session.outgoing())
+        self.socket.close()
 
     async def finish(self) -> None:
         """Closing alert, half-close, drain, close. Never raises for what the client does."""
