@@ -78,6 +78,9 @@ def policy(
     return Policy(frozenset(cpuids), unikernels, memory_mb, block_mb, frozenset(bridges))
 
 
+SMALL = policy()
+
+
 def make_key(key_type: str = "ed25519") -> Key:
     """A key of a named kind; RSA and DSA keys, which are slow to make, are made once each."""
     match key_type:
@@ -302,7 +305,7 @@ class Authority(Issued):
         **wishes: Any,
     ) -> "Authority":
         """A delegation below this authority, with a small policy if none is given."""
-        carried = [albatross(PolicyAdd(policy or globals()["policy"]()))]
+        carried = [albatross(PolicyAdd(policy or SMALL))]
         if constraints is not None:
             carried.append(constraining(constraints))
         return self._ca(label, carried, path_length, Wish(**wishes))

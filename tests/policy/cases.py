@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from albatross_pki.policy.chain import DEFAULT_OPTIONS, Judgement, JudgeOptions, judge_bundle, read_anchors
-from tests.pki_builder import NOW, Issued
+from tests.pki_builder import NOW, Authority, Issued
 
 MODULES = ("cases_path", "cases_extensions", "cases_delegation", "cases_leaf", "cases_revocation")
 
@@ -66,7 +66,5 @@ def all_cases() -> list[Case]:
 
 def shown(leaf: Issued, *roots: Issued, options: JudgeOptions | None = None) -> Presented:
     """A leaf with its own chain, judged by its own root if no other is given."""
-    from tests.pki_builder import Authority
-
     own = Authority(leaf.anchor, None, (), leaf.anchor)
     return Presented(leaf.ders, roots or (own,), options or DEFAULT_OPTIONS)

@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from albatross_pki.commands import PolicyAdd
 from tests.pki_builder import (
     AUTHORITY_KEY_ID,
     DAY,
@@ -16,8 +17,10 @@ from tests.pki_builder import (
     NOW,
     SUBJECT_KEY_ID,
     Authority,
+    albatross,
     common_name,
     make_key,
+    policy,
     resigned,
     resigned_der,
     with_chain,
@@ -25,6 +28,7 @@ from tests.pki_builder import (
 from tests.policy.cases import Presented, accepted, refused, shown
 
 SECOND = timedelta(seconds=1)
+UNLIMITED = policy(1000, 1 << 20, range(64), 1 << 20, ["internal", "service"])
 
 
 def dev(**wishes: Any) -> Authority:
@@ -143,14 +147,8 @@ def root_included() -> Presented:
 def wider_policy_off_the_path() -> Presented:
     """A second, wider certificate for the same delegation travels beside the path."""
     root, key = Authority.root(), make_key()
-    narrow, wide = root.delegate("dev", key=key), root.delegate("dev", unlimited(), key=key)
+    narrow, wide = root.delegate("dev", key=key), root.delegate("dev", UNLIMITED, key=key)
     return Presented([*narrow.leaf().ders, wide.der], [root])
-
-
-def unlimited() -> Any:
-    from tests.pki_builder import policy
-
-    return policy(1000, 1 << 20, range(64), 1 << 20, ["internal", "service"])
 
 
 @refused("chain", text="no path from")
@@ -408,9 +406,6 @@ def root_that_is_not_self_signed() -> Presented:
 @refused("anchor", text="the root carries the Albatross extension")
 def root_with_a_policy() -> Presented:
     """A root grants everything; a policy in it would only seem to bind."""
-    from albatross_pki.commands import PolicyAdd
-    from tests.pki_builder import albatross, policy
-
     root = Authority.root(add=[albatross(PolicyAdd(policy()))])
     return shown(root.leaf())
 
