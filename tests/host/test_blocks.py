@@ -50,7 +50,7 @@ def refusal(action: object) -> str:
     return str(caught.value)
 
 
-def test_a_new_device_is_sparse_private_and_reads_as_zeros(store: BlockStore):
+def test_a_new_device_is_sparse_private_and_reads_as_zeros(store: BlockStore) -> None:
     status = os.stat(os.path.join(store.directory, "dev:volume"))
     assert (status.st_size, stat.S_IMODE(status.st_mode)) == (2 * MEBIBYTE, 0o600)
     assert store.allocated(VOLUME) < MEBIBYTE
@@ -58,14 +58,14 @@ def test_a_new_device_is_sparse_private_and_reads_as_zeros(store: BlockStore):
     assert stat.S_IMODE(os.stat(store.directory).st_mode) == 0o700
 
 
-def test_devices_are_found_again(store: BlockStore):
+def test_devices_are_found_again(store: BlockStore) -> None:
     store.add(Name.parse("top"), 1)
     again = BlockStore(store.directory)
     assert again.scan() == []
     assert dict(again.devices) == {VOLUME: 2, Name.parse("top"): 1} == dict(store.devices)
 
 
-def test_p20_what_is_no_device_is_named_in_a_warning_and_not_touched(store: BlockStore, tmp_path: FilePath):
+def test_p20_what_is_no_device_is_named_in_a_warning_and_not_touched(store: BlockStore, tmp_path: FilePath) -> None:
     directory = FilePath(store.directory)
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(MEBIBYTE))
@@ -85,7 +85,7 @@ def test_p20_what_is_no_device_is_named_in_a_warning_and_not_touched(store: Bloc
     assert (directory / ".hidden").exists()
 
 
-def test_p20_a_link_put_in_the_place_of_a_device_is_not_followed(store: BlockStore, tmp_path: FilePath):
+def test_p20_a_link_put_in_the_place_of_a_device_is_not_followed(store: BlockStore, tmp_path: FilePath) -> None:
     path = FilePath(store.directory) / "dev:volume"
     path.unlink()
     target = tmp_path / "target"
@@ -97,7 +97,7 @@ def test_p20_a_link_put_in_the_place_of_a_device_is_not_followed(store: BlockSto
     assert target.read_bytes() == bytes(2 * MEBIBYTE)
 
 
-def test_a_name_that_exists_is_refused(store: BlockStore):
+def test_a_name_that_exists_is_refused(store: BlockStore) -> None:
     fill(store, b"mine")
     assert refusal(lambda: store.add(VOLUME, 1)) == "block device with same name already exists"
     unaware = BlockStore(store.directory)
@@ -107,20 +107,20 @@ def test_a_name_that_exists_is_refused(store: BlockStore):
 
 
 @pytest.mark.parametrize("size_mb", [0, -1, 2**24 + 1, 2**62])
-def test_p01_sizes_have_a_range(store: BlockStore, size_mb: int):
+def test_p01_sizes_have_a_range(store: BlockStore, size_mb: int) -> None:
     with pytest.raises(OutOfRange):
         store.add(OTHER, size_mb)
     assert OTHER not in store.devices
 
 
 @pytest.mark.parametrize("level", [-1, 10, 2**62])
-def test_p01_levels_have_a_range(store: BlockStore, level: int):
+def test_p01_levels_have_a_range(store: BlockStore, level: int) -> None:
     with pytest.raises(AlbatrossError, match="must be between 0 and 9"):
         next(store.dump(VOLUME, level))
     assert not store.in_use(VOLUME)
 
 
-def test_what_does_not_exist_is_not_found(store: BlockStore):
+def test_what_does_not_exist_is_not_found(store: BlockStore) -> None:
     assert refusal(lambda: store.remove(OTHER)) == "remove block: not found"
     assert refusal(lambda: list(store.dump(OTHER, 0))) == "dump block: not found"
     assert refusal(lambda: fill(store, b"", OTHER)) == "set block: not found"
@@ -129,13 +129,13 @@ def test_what_does_not_exist_is_not_found(store: BlockStore):
     assert refusal(lambda: store.allocated(OTHER)) == "block info: not found"
 
 
-def test_removed_is_removed(store: BlockStore):
+def test_removed_is_removed(store: BlockStore) -> None:
     store.remove(VOLUME)
     assert (dict(store.devices), files(store)) == ({}, [])
     store.add(VOLUME, 1)
 
 
-def test_p25_a_device_in_use_is_busy_for_everybody_else(store: BlockStore):
+def test_p25_a_device_in_use_is_busy_for_everybody_else(store: BlockStore) -> None:
     store.claim(VOLUME, "start")
     for action, text in (
         (lambda: store.remove(VOLUME), "remove block: is in use"),
@@ -150,7 +150,7 @@ def test_p25_a_device_in_use_is_busy_for_everybody_else(store: BlockStore):
     store.remove(VOLUME)
 
 
-def test_p25_a_device_is_busy_while_it_is_set_or_dumped(store: BlockStore):
+def test_p25_a_device_is_busy_while_it_is_set_or_dumped(store: BlockStore) -> None:
     with store.replace(VOLUME, compressed=False):
         assert refusal(lambda: store.claim(VOLUME, "start")) == "start: is in use"
     pieces = store.dump(VOLUME, 0)
@@ -160,7 +160,7 @@ def test_p25_a_device_is_busy_while_it_is_set_or_dumped(store: BlockStore):
     assert not store.in_use(VOLUME)
 
 
-def test_p24_new_content_replaces_the_old_entirely(store: BlockStore):
+def test_p24_new_content_replaces_the_old_entirely(store: BlockStore) -> None:
     fill(store, b"a" * 2 * MEBIBYTE)
     fill(store, b"short")
     assert content(store) == b"short" + bytes(2 * MEBIBYTE - 5)
@@ -168,7 +168,7 @@ def test_p24_new_content_replaces_the_old_entirely(store: BlockStore):
     assert stat.S_IMODE(os.stat(os.path.join(store.directory, "dev:volume")).st_mode) == 0o600
 
 
-def test_p24_without_a_commit_the_old_content_stays(store: BlockStore):
+def test_p24_without_a_commit_the_old_content_stays(store: BlockStore) -> None:
     fill(store, b"old")
     with store.replace(VOLUME, compressed=False) as replacement:
         replacement.write(b"new, but the connection broke")
@@ -178,7 +178,7 @@ def test_p24_without_a_commit_the_old_content_stays(store: BlockStore):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_p24_too_much_content_is_refused_and_the_old_one_stays(store: BlockStore, compressed: bool):
+def test_p24_too_much_content_is_refused_and_the_old_one_stays(store: BlockStore, compressed: bool) -> None:
     fill(store, b"old")
     octets = b"n" * (2 * MEBIBYTE + 1)
 
@@ -200,7 +200,9 @@ def test_p24_too_much_content_is_refused_and_the_old_one_stays(store: BlockStore
         (b"", "ends in the middle"),
     ],
 )
-def test_p24_a_damaged_stream_is_refused_and_the_old_content_stays(store: BlockStore, stream: bytes, reason: str):
+def test_p24_a_damaged_stream_is_refused_and_the_old_content_stays(
+    store: BlockStore, stream: bytes, reason: str
+) -> None:
     fill(store, b"old")
 
     def upload() -> None:
@@ -215,7 +217,7 @@ def test_p24_a_damaged_stream_is_refused_and_the_old_content_stays(store: BlockS
     assert files(store) == ["dev:volume"]
 
 
-def test_p24_a_compressed_bomb_costs_nothing(store: BlockStore):
+def test_p24_a_compressed_bomb_costs_nothing(store: BlockStore) -> None:
     bomb = zlib.compress(bytes(64 * MEBIBYTE), 9)
     with store.replace(VOLUME, compressed=True) as replacement:
         assert refusal(lambda: replacement.write(bomb)) == "stream exceeds size"
@@ -246,7 +248,7 @@ class FailingDisk(Disk):
 
 
 @pytest.mark.parametrize("failing_call", range(1, 4))
-def test_p24_whenever_the_disk_fails_the_content_is_whole(tmp_path: FilePath, failing_call: int):
+def test_p24_whenever_the_disk_fails_the_content_is_whole(tmp_path: FilePath, failing_call: int) -> None:
     disk = FailingDisk(0)
     store = BlockStore(str(tmp_path / "block"), disk)
     store.scan()
@@ -263,7 +265,7 @@ def test_p24_whenever_the_disk_fails_the_content_is_whole(tmp_path: FilePath, fa
 
 
 @pytest.mark.parametrize("failing_call", range(1, 3))
-def test_a_device_that_could_not_be_made_is_not_there(tmp_path: FilePath, failing_call: int):
+def test_a_device_that_could_not_be_made_is_not_there(tmp_path: FilePath, failing_call: int) -> None:
     store = BlockStore(str(tmp_path / "block"), FailingDisk(failing_call))
     store.scan()
     assert "no space left on device" in refusal(lambda: store.add(VOLUME, 1))
@@ -278,7 +280,7 @@ class BlockStoreAfterCrash(BlockStore):
         assert self.scan() == []
 
 
-def test_p21_what_an_interrupted_upload_left_is_removed_at_the_next_start(store: BlockStore):
+def test_p21_what_an_interrupted_upload_left_is_removed_at_the_next_start(store: BlockStore) -> None:
     fill(store, b"old")
     replacement = store.replace(VOLUME, compressed=False)
     replacement.__enter__()
@@ -290,7 +292,7 @@ def test_p21_what_an_interrupted_upload_left_is_removed_at_the_next_start(store:
     replacement.abort()
 
 
-def test_p24_a_dump_of_a_file_that_became_shorter_says_so(store: BlockStore):
+def test_p24_a_dump_of_a_file_that_became_shorter_says_so(store: BlockStore) -> None:
     pieces = store.dump(VOLUME, 0)
     next(pieces)
     os.truncate(os.path.join(store.directory, "dev:volume"), MEBIBYTE)
@@ -302,7 +304,7 @@ def test_p24_a_dump_of_a_file_that_became_shorter_says_so(store: BlockStore):
 @given(octets=st.binary(max_size=4000), cuts=st.lists(st.integers(0, 4000), max_size=5), level=st.integers(0, 9))
 def test_what_is_set_in_any_chunks_is_dumped_at_any_level(
     store: BlockStore, octets: bytes, cuts: list[int], level: int
-):
+) -> None:
     stream = zlib.compress(octets, level) if level else octets
     with store.replace(VOLUME, compressed=level != 0) as replacement:
         for chunk in chopped(stream, cuts):
@@ -318,13 +320,13 @@ def chopped(octets: bytes, cuts: list[int]) -> Iterator[bytes]:
         yield octets[begin:end]
 
 
-def test_zeros_stay_holes(store: BlockStore):
+def test_zeros_stay_holes(store: BlockStore) -> None:
     fill(store, bytes(MEBIBYTE) + b"x")
     assert store.allocated(VOLUME) <= 128 * 1024
     assert content(store)[MEBIBYTE : MEBIBYTE + 2] == b"x\0"
 
 
-def test_a_snapshot_has_the_content_of_its_moment(store: BlockStore):
+def test_a_snapshot_has_the_content_of_its_moment(store: BlockStore) -> None:
     fill(store, bytes(MEBIBYTE) + b"then")
     store.snapshot(VOLUME, OTHER)
     fill(store, b"now")
@@ -334,7 +336,7 @@ def test_a_snapshot_has_the_content_of_its_moment(store: BlockStore):
     assert files(store) == ["dev:other", "dev:volume"]
 
 
-def test_the_unikernel_gets_a_descriptor_that_it_can_write_to(store: BlockStore):
+def test_the_unikernel_gets_a_descriptor_that_it_can_write_to(store: BlockStore) -> None:
     descriptor = store.open(VOLUME)
     os.pwrite(descriptor, b"sector", 512)
     assert not os.get_inheritable(descriptor)
@@ -342,7 +344,7 @@ def test_the_unikernel_gets_a_descriptor_that_it_can_write_to(store: BlockStore)
     assert content(store)[512:518] == b"sector"
 
 
-def test_misuse_is_the_programmers_error(store: BlockStore):
+def test_misuse_is_the_programmers_error(store: BlockStore) -> None:
     with pytest.raises(RuntimeError):
         store.replace(VOLUME, compressed=False).write(b"")
     with store.replace(VOLUME, compressed=False) as replacement:
@@ -351,7 +353,7 @@ def test_misuse_is_the_programmers_error(store: BlockStore):
             replacement.commit()
 
 
-def test_a_name_too_long_for_the_file_system_is_refused(store: BlockStore):
+def test_a_name_too_long_for_the_file_system_is_refused(store: BlockStore) -> None:
     name = Name.parse(":".join(["a" * 63] * 5))
     assert refusal(lambda: store.add(name, 1)) == "add block: file name too long"
     assert name not in store.devices

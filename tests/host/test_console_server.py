@@ -153,7 +153,7 @@ def fresh(tmp_path: FilePath) -> Iterator[Daemon]:
     one.stop()
 
 
-def test_history_comes_first_and_then_lines_as_they_are_written(daemon: Daemon):
+def test_history_comes_first_and_then_lines_as_they_are_written(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("dev:story")
     unikernel.write(b"one\ntwo\n\nthree\r\n")
     with daemon.subscribe("dev:story", 2) as early:
@@ -171,7 +171,7 @@ def test_history_comes_first_and_then_lines_as_they_are_written(daemon: Daemon):
     unikernel.die()
 
 
-def test_since_shows_what_is_not_older(daemon: Daemon):
+def test_since_shows_what_is_not_older(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("since")
     unikernel.write(b"a\n")
     with daemon.subscribe("since", 1) as connection:
@@ -190,7 +190,7 @@ def test_since_shows_what_is_not_older(daemon: Daemon):
     unikernel.die()
 
 
-def test_who_subscribes_before_the_unikernel_exists_waits_for_it(daemon: Daemon):
+def test_who_subscribes_before_the_unikernel_exists_waits_for_it(daemon: Daemon) -> None:
     with daemon.connect() as connection:
         assert ask(connection, "awaited", ConsoleSubscribe(count=5)) == Text("waiting for VM")
         unikernel = daemon.unikernel("awaited")
@@ -199,7 +199,7 @@ def test_who_subscribes_before_the_unikernel_exists_waits_for_it(daemon: Daemon)
     unikernel.die()
 
 
-def test_p28_output_of_the_dead_and_their_unterminated_last_line_are_kept(daemon: Daemon):
+def test_p28_output_of_the_dead_and_their_unterminated_last_line_are_kept(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("dying")
     unikernel.write(b"I am\nabout to")
     unikernel.die()
@@ -219,7 +219,7 @@ def _inactive(daemon: Daemon) -> tuple[Name, ...]:
     return answer.names
 
 
-def test_a_fifo_that_was_announced_twice_loses_and_splits_nothing(daemon: Daemon):
+def test_a_fifo_that_was_announced_twice_loses_and_splits_nothing(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("twice")
     with daemon.subscribe("twice") as connection:
         unikernel.write(b"half a li")
@@ -229,7 +229,7 @@ def test_a_fifo_that_was_announced_twice_loses_and_splits_nothing(daemon: Daemon
     unikernel.die()
 
 
-def test_a_new_fifo_takes_over_after_the_old_one_is_read_to_its_end(daemon: Daemon):
+def test_a_new_fifo_takes_over_after_the_old_one_is_read_to_its_end(daemon: Daemon) -> None:
     old = daemon.unikernel("moved")
     with daemon.subscribe("moved") as connection:
         old.write(b"old\nold end")
@@ -241,7 +241,7 @@ def test_a_new_fifo_takes_over_after_the_old_one_is_read_to_its_end(daemon: Daem
     new.die()
 
 
-def test_hostile_output_is_harmless(daemon: Daemon):
+def test_hostile_output_is_harmless(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("hostile")
     with daemon.subscribe("hostile") as connection:
         unikernel.write(b"\x1b[2J\x00\xff\xfe\n" + b"m" * (10 * MEBIBYTE) + b"\nend\n")
@@ -269,7 +269,7 @@ def send_raw(connection: Connection, name: str, *console_command: bytes) -> obje
 
 
 @pytest.mark.parametrize("count", [-1, -(2**62), 2**31, 2**60, 2**62 - 1, 2**64])
-def test_p01_a_count_out_of_range_is_an_error_and_the_daemon_lives(daemon: Daemon, count: int):
+def test_p01_a_count_out_of_range_is_an_error_and_the_daemon_lives(daemon: Daemon, count: int) -> None:
     with daemon.connect() as connection:
         answer = send_raw(connection, "anybody", tlv(0xA2, tlv(0xA1, integer(count))))
     assert isinstance(answer, Failure)
@@ -278,7 +278,7 @@ def test_p01_a_count_out_of_range_is_an_error_and_the_daemon_lives(daemon: Daemo
     assert isinstance(daemon.ask(":", ConsoleInactive()), Consoles)
 
 
-def test_p01_a_negative_number_of_rings_is_an_error(daemon: Daemon):
+def test_p01_a_negative_number_of_rings_is_an_error(daemon: Daemon) -> None:
     daemon.make_fifo("rings")
     with daemon.connect() as connection:
         answer = send_raw(connection, "rings", tlv(0xA0, integer(-1)))
@@ -296,7 +296,7 @@ def test_p01_a_negative_number_of_rings_is_an_error(daemon: Daemon):
         (":", PolicyInfo(), "unexpected command"),
     ],
 )
-def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, name: str, command: Command, text: str):
+def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, name: str, command: Command, text: str) -> None:
     with daemon.connect() as connection:
         assert ask(connection, name, command) == Failure(text)
         assert connection.receive() is None
@@ -314,7 +314,7 @@ def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, name: str, comm
         b"\x00",
     ],
 )
-def test_p04_octets_that_are_no_command_end_only_their_own_connection(daemon: Daemon, octets: bytes):
+def test_p04_octets_that_are_no_command_end_only_their_own_connection(daemon: Daemon, octets: bytes) -> None:
     with daemon.connect() as connection:
         connection.socket.sendall(octets)
         connection.socket.shutdown(socket.SHUT_WR)
@@ -324,7 +324,7 @@ def test_p04_octets_that_are_no_command_end_only_their_own_connection(daemon: Da
     assert isinstance(daemon.ask(":", ConsoleInactive()), Consoles)
 
 
-def test_p20_a_file_in_place_of_a_fifo_is_not_read(daemon: Daemon, tmp_path: FilePath):
+def test_p20_a_file_in_place_of_a_fifo_is_not_read(daemon: Daemon, tmp_path: FilePath) -> None:
     fifo = daemon.directory / "fifo"
     (fifo / ":plain").write_bytes(b"secret\n")
     (fifo / ":linked").symlink_to(tmp_path / "elsewhere")
@@ -337,13 +337,13 @@ def test_p20_a_file_in_place_of_a_fifo_is_not_read(daemon: Daemon, tmp_path: Fil
     assert daemon.ask("plain", ConsoleSubscribe(count=1)) == Text("waiting for VM")
 
 
-def test_whatever_a_subscriber_sends_ends_its_subscription(daemon: Daemon):
+def test_whatever_a_subscriber_sends_ends_its_subscription(daemon: Daemon) -> None:
     with daemon.subscribe("talker") as connection:
         connection.send(Message(Header(Name.parse("talker")), ConsoleSubscribe(count=1)))
         assert connection.receive() is None
 
 
-def test_the_limit_of_subscribers_is_exact_and_the_oldest_is_closed(daemon: Daemon):
+def test_the_limit_of_subscribers_is_exact_and_the_oldest_is_closed(daemon: Daemon) -> None:
     unikernel = daemon.unikernel("popular")
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(daemon.subscribe("popular")) for _ in range(MAX_SUBSCRIBERS)]
@@ -356,7 +356,7 @@ def test_the_limit_of_subscribers_is_exact_and_the_oldest_is_closed(daemon: Daem
     unikernel.die()
 
 
-def test_p06_a_stopped_subscriber_delays_neither_the_unikernel_nor_the_others(fresh: Daemon):
+def test_p06_a_stopped_subscriber_delays_neither_the_unikernel_nor_the_others(fresh: Daemon) -> None:
     count = 150_000
     unikernel = fresh.unikernel("loud")
     stopped, reading = Tally(fresh.subscribe("loud")), Tally(fresh.subscribe("loud"))
@@ -401,7 +401,7 @@ class Tally:
                     return
 
 
-def test_p05_a_connection_that_says_nothing_hinders_nobody(fresh: Daemon):
+def test_p05_a_connection_that_says_nothing_hinders_nobody(fresh: Daemon) -> None:
     silent = [fresh.connect() for _ in range(50)]
     halves = [fresh.connect() for _ in range(50)]
     for connection in halves:
@@ -415,7 +415,7 @@ def test_p05_a_connection_that_says_nothing_hinders_nobody(fresh: Daemon):
     unikernel.die()
 
 
-def test_p04_memory_is_bounded_by_configuration(tmp_path: FilePath):
+def test_p04_memory_is_bounded_by_configuration(tmp_path: FilePath) -> None:
     daemon = Daemon(tmp_path, "--max-memory", "2")
     unikernels = [daemon.unikernel(f"loud{number}") for number in range(4)]
     stopped = [daemon.subscribe(f"loud{number}") for number in range(4) for _ in range(2)]
@@ -432,7 +432,7 @@ def test_p04_memory_is_bounded_by_configuration(tmp_path: FilePath):
     daemon.stop()
 
 
-def test_a_signal_ends_it_cleanly_and_takes_its_socket_away(tmp_path: FilePath):
+def test_a_signal_ends_it_cleanly_and_takes_its_socket_away(tmp_path: FilePath) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         daemon = Daemon(tmp_path)
         subscriber = daemon.subscribe("any")
@@ -444,7 +444,7 @@ def test_a_signal_ends_it_cleanly_and_takes_its_socket_away(tmp_path: FilePath):
         assert not os.path.exists(daemon.path)
 
 
-def test_after_a_kill_it_starts_again_on_the_same_socket(tmp_path: FilePath):
+def test_after_a_kill_it_starts_again_on_the_same_socket(tmp_path: FilePath) -> None:
     daemon = Daemon(tmp_path)
     daemon.process.kill()
     daemon.process.wait(DEADLINE)
@@ -454,12 +454,12 @@ def test_after_a_kill_it_starts_again_on_the_same_socket(tmp_path: FilePath):
     again.stop()
 
 
-def test_its_socket_is_for_its_user_and_group(daemon: Daemon):
+def test_its_socket_is_for_its_user_and_group(daemon: Daemon) -> None:
     assert stat.S_IMODE(os.stat(daemon.path).st_mode) == 0o660
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to speak as several users")
-def test_only_trusted_users_announce_unikernels(tmp_path: FilePath):
+def test_only_trusted_users_announce_unikernels(tmp_path: FilePath) -> None:
     daemon = Daemon(tmp_path, "--daemon-uid", "4712")
     os.chmod(daemon.path, 0o666)
     for directory in (daemon.directory, daemon.directory / "util"):
@@ -503,14 +503,14 @@ def _ask_as(user: int, directory: FilePath, message: Message) -> bytes:
         (["--daemon-uid", "-1"], "-1 is not in the range"),
     ],
 )
-def test_wrong_options_are_errors_in_one_line(options: list[str], text: str):
+def test_wrong_options_are_errors_in_one_line(options: list[str], text: str) -> None:
     done = subprocess.run([sys.executable, "-c", START, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 124
     assert done.stderr.startswith("error: ")
     assert text in done.stderr
 
 
-def test_without_its_directory_it_says_what_is_missing(tmp_path: FilePath):
+def test_without_its_directory_it_says_what_is_missing(tmp_path: FilePath) -> None:
     done = subprocess.run(
         [sys.executable, "-c", START, "--tmpdir", str(tmp_path)], capture_output=True, text=True, check=False
     )
@@ -519,7 +519,7 @@ def test_without_its_directory_it_says_what_is_missing(tmp_path: FilePath):
     assert "hint: the directory must exist" in done.stderr
 
 
-def test_systemd_passes_its_socket(tmp_path: FilePath):
+def test_systemd_passes_its_socket(tmp_path: FilePath) -> None:
     (tmp_path / "fifo").mkdir()
     path = str(tmp_path / "activated.sock")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -538,7 +538,7 @@ def test_systemd_passes_its_socket(tmp_path: FilePath):
     assert os.path.exists(path), "the socket file is systemd's"
 
 
-def test_a_reply_is_what_the_wire_says(daemon: Daemon):
+def test_a_reply_is_what_the_wire_says(daemon: Daemon) -> None:
     with daemon.connect() as connection:
         header = Header(Name.parse("bytes"), sequence=2**63 - 1)
         connection.send(Message(header, ConsoleSubscribe(count=0)))

@@ -128,7 +128,7 @@ def send(tap: Tap, octets: bytes) -> None:
 def received(tap: Tap, marker: bytes) -> list[bytes]:
     """The frames that came up to the one with ``marker``, which is not among them."""
     assert tap.descriptor is not None
-    frames = []
+    frames: list[bytes] = []
     while select.select([tap.descriptor], [], [], 5.0)[0]:
         octets = os.read(tap.descriptor, 2048)
         if marker in octets:
@@ -155,7 +155,7 @@ def passes(sender: Tap, receiver: Tap, octets: bytes) -> bool:
 
 
 @in_a_lan
-def test_taps_have_the_smallest_free_number_and_the_bridges_mtu(lan: Lan):
+def test_taps_have_the_smallest_free_number_and_the_bridges_mtu(lan: Lan) -> None:
     first, second = lan.tap(ALICE), lan.tap(BOB)
     assert (first.name, second.name) == ("vmmtap0", "vmmtap1")
     assert first.descriptor is not None
@@ -171,7 +171,7 @@ def test_taps_have_the_smallest_free_number_and_the_bridges_mtu(lan: Lan):
 
 
 @in_a_lan
-def test_bridges_are_listed_and_a_missing_one_is_refused_with_those_that_exist(lan: Lan):
+def test_bridges_are_listed_and_a_missing_one_is_refused_with_those_that_exist(lan: Lan) -> None:
     assert lan.network.bridges() == NoNetwork().bridges() == {"br0", "br1"}
     for name in ("nowhere", "lo", "../evil", "vmm\x1b[2J", "", "x" * 300):
         with pytest.raises(NoSuchBridge) as refusal:
@@ -182,7 +182,7 @@ def test_bridges_are_listed_and_a_missing_one_is_refused_with_those_that_exist(l
 
 
 @in_a_lan
-def test_p26_a_tap_that_could_not_be_made_leaves_nothing(lan: Lan):
+def test_p26_a_tap_that_could_not_be_made_leaves_nothing(lan: Lan) -> None:
     before = set(lan.links())
     descriptors = os.listdir("/proc/self/fd")
     for mac in (b"", b"\x01" + bytes(5), bytes(6), BROADCAST, ALICE + b"x"):
@@ -193,7 +193,7 @@ def test_p26_a_tap_that_could_not_be_made_leaves_nothing(lan: Lan):
 
 
 @in_a_lan
-def test_a_persistent_tap_is_its_owners_and_stays_until_it_is_removed(lan: Lan):
+def test_a_persistent_tap_is_its_owners_and_stays_until_it_is_removed(lan: Lan) -> None:
     tap = lan.network.create_tap("br0", ALICE, unikernel=HELLO, device="service", owner_uid=4711)
     assert tap.descriptor is None
     assert lan.links()[tap.name].kind == "tun"
@@ -207,7 +207,7 @@ def test_a_persistent_tap_is_its_owners_and_stays_until_it_is_removed(lan: Lan):
 
 
 @in_a_lan
-def test_p20_only_interfaces_of_ours_are_removed(lan: Lan):
+def test_p20_only_interfaces_of_ours_are_removed(lan: Lan) -> None:
     for name in ("br0", "lo"):
         with pytest.raises(NetworkRefused, match="not a tap of ours"):
             lan.network.remove_tap(name)
@@ -217,7 +217,7 @@ def test_p20_only_interfaces_of_ours_are_removed(lan: Lan):
 
 
 @in_a_lan
-def test_p39_a_mac_address_that_is_on_the_bridge_already_is_refused(lan: Lan):
+def test_p39_a_mac_address_that_is_on_the_bridge_already_is_refused(lan: Lan) -> None:
     first = lan.tap(ALICE, "one:a")
     for mac in (ALICE, lan.links()["br0"].address, tap_address(ALICE)):
         with pytest.raises(DuplicateMac) as refusal:
@@ -233,7 +233,7 @@ def test_p39_a_mac_address_that_is_on_the_bridge_already_is_refused(lan: Lan):
 
 
 @in_a_lan
-def test_p39_an_address_learned_behind_somebody_elses_port_is_refused(lan: Lan):
+def test_p39_an_address_learned_behind_somebody_elses_port_is_refused(lan: Lan) -> None:
     index = lan.links()["br0"].index
     other = lan.network.create_tap("br0", BOB, unikernel=HELLO, device="s", owner_uid=0)
     network_links.enslave(lan.netlink, other.index, index, isolated=False)
@@ -245,7 +245,7 @@ def test_p39_an_address_learned_behind_somebody_elses_port_is_refused(lan: Lan):
 
 
 @in_a_lan
-def test_p23_a_replacement_is_prepared_while_the_old_one_has_the_address(lan: Lan):
+def test_p23_a_replacement_is_prepared_while_the_old_one_has_the_address(lan: Lan) -> None:
     old = lan.tap(ALICE)
     new = lan.network.create_tap("br0", ALICE, unikernel=HELLO, device="s", owner_uid=None, replacing=[old.name])
     lan._taps.append(new)
@@ -258,7 +258,7 @@ def test_p23_a_replacement_is_prepared_while_the_old_one_has_the_address(lan: La
 
 
 @in_a_lan
-def test_neighbours_can_talk(lan: Lan):
+def test_neighbours_can_talk(lan: Lan) -> None:
     alice, bob = lan.tap(ALICE), lan.tap(BOB)
     assert passes(alice, bob, frame(BOB, ALICE, payload=b"unicast"))
     assert passes(alice, bob, frame(BROADCAST, ALICE, payload=b"broadcast"))
@@ -269,7 +269,7 @@ def test_neighbours_can_talk(lan: Lan):
 
 
 @in_a_lan
-def test_p39_nobody_takes_anothers_address(lan: Lan):
+def test_p39_nobody_takes_anothers_address(lan: Lan) -> None:
     alice, bob, eve = lan.tap(ALICE), lan.tap(BOB), lan.tap(EVE)
     assert not passes(eve, bob, frame(BOB, ALICE, payload=b"I am alice"))
     assert not passes(eve, bob, frame(BROADCAST, ALICE, payload=b"I am alice"))
@@ -330,7 +330,7 @@ FORBIDDEN = {
 
 
 @in_a_lan
-def test_p39_nobody_speaks_as_bridge_router_or_dhcp_server(lan: Lan):
+def test_p39_nobody_speaks_as_bridge_router_or_dhcp_server(lan: Lan) -> None:
     if gaps := lan.network.gaps():
         pytest.skip("; ".join(gaps))
     eve, bob = lan.tap(EVE), lan.tap(BOB)
@@ -338,7 +338,7 @@ def test_p39_nobody_speaks_as_bridge_router_or_dhcp_server(lan: Lan):
 
 
 @in_a_lan
-def test_what_is_forbidden_would_pass_without_the_filter(lan: Lan):
+def test_what_is_forbidden_would_pass_without_the_filter(lan: Lan) -> None:
     """Else the test above could not fail. The bridge itself keeps LLDP back."""
     lan.network._filters = False
     eve, bob = lan.tap(EVE), lan.tap(BOB)
@@ -346,7 +346,7 @@ def test_what_is_forbidden_would_pass_without_the_filter(lan: Lan):
 
 
 @in_a_lan
-def test_p39_without_nftables_the_bridge_still_keeps_addresses_apart_and_the_gap_is_told(lan: Lan):
+def test_p39_without_nftables_the_bridge_still_keeps_addresses_apart_and_the_gap_is_told(lan: Lan) -> None:
     lan.network._filters = False
     assert "router advertisements" in lan.network.gaps()[0]
     eve, bob = lan.tap(EVE), lan.tap(BOB)
@@ -355,7 +355,7 @@ def test_p39_without_nftables_the_bridge_still_keeps_addresses_apart_and_the_gap
 
 
 @in_a_lan
-def test_p39_isolated_neighbours_do_not_see_each_other(lan: Lan):
+def test_p39_isolated_neighbours_do_not_see_each_other(lan: Lan) -> None:
     alice, bob = lan.tap(ALICE, isolate=True), lan.tap(BOB, isolate=True)
     open_one = lan.tap(EVE)
     assert passes(alice, open_one, frame(BROADCAST, ALICE, payload=b"to the router"))
@@ -365,7 +365,7 @@ def test_p39_isolated_neighbours_do_not_see_each_other(lan: Lan):
 
 
 @in_a_lan
-def test_counters_are_those_of_the_tap(lan: Lan):
+def test_counters_are_those_of_the_tap(lan: Lan) -> None:
     alice, bob = lan.tap(ALICE), lan.tap(BOB)
     for _ in range(5):
         assert passes(alice, bob, frame(BOB, ALICE))
@@ -379,7 +379,7 @@ def test_counters_are_those_of_the_tap(lan: Lan):
 
 
 @in_a_lan
-def test_pyroute2_sees_what_we_made(lan: Lan):
+def test_pyroute2_sees_what_we_made(lan: Lan) -> None:
     """The library as an oracle of our own netlink."""
     pyroute2 = pytest.importorskip("pyroute2")
     tap = lan.tap(ALICE, isolate=True)
@@ -395,7 +395,7 @@ def test_pyroute2_sees_what_we_made(lan: Lan):
 
 
 @in_a_lan
-def test_it_works_inside_an_event_loop_and_from_several_threads(lan: Lan):
+def test_it_works_inside_an_event_loop_and_from_several_threads(lan: Lan) -> None:
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
@@ -417,7 +417,7 @@ def test_it_works_inside_an_event_loop_and_from_several_threads(lan: Lan):
 
 
 @in_a_lan
-def test_what_the_kernel_refuses_is_told_in_words(lan: Lan):
+def test_what_the_kernel_refuses_is_told_in_words(lan: Lan) -> None:
     with pytest.raises(NetlinkError) as refusal:
         network_links.delete(lan.netlink, 4711)
     assert "no such device" in str(refusal.value)
@@ -430,21 +430,22 @@ def test_what_the_kernel_refuses_is_told_in_words(lan: Lan):
 # without any network
 
 
-def test_an_ordinary_user_is_told_what_to_do():
+def test_an_ordinary_user_is_told_what_to_do() -> None:
     with pytest.raises(NetworkRefused) as refusal:
         NoNetwork().create_tap("br0", ALICE, unikernel=HELLO, device="service", owner_uid=None)
     assert "dev:hello needs the network device service on bridge br0" in str(refusal.value)
     assert "root" in (refusal.value.hint or "")
     assert NoNetwork().taps() == ()
-    for action in (
+    actions: list[Callable[[], object]] = [
         lambda: NoNetwork().remove_tap("x"),
         lambda: NoNetwork().attach(Tap("x", 1, "b", ALICE, 1500, None)),
-    ):
+    ]
+    for action in actions:
         with pytest.raises(NetworkRefused):
             action()
 
 
-def test_the_network_fits_the_rights_of_the_process():
+def test_the_network_fits_the_rights_of_the_process() -> None:
     network = open_network()
     assert isinstance(network, (LinuxNetwork, NoNetwork))
     assert isinstance(network.bridges(), frozenset)
@@ -454,7 +455,7 @@ def test_the_network_fits_the_rights_of_the_process():
         assert os.geteuid() != 0
 
 
-def test_p20_names_of_interfaces_are_checked():
+def test_p20_names_of_interfaces_are_checked() -> None:
     for good in ("br0", "vmmtap12", "eth0.100", "a" * 15):
         assert valid_interface(good)
     for bad in ("", ".", "..", "a" * 16, "a/b", "a b", "br\n", "br\x00", "brü", "-\x1b"):
@@ -462,12 +463,12 @@ def test_p20_names_of_interfaces_are_checked():
 
 
 @pytest.mark.parametrize("mac", [b"", bytes(5), bytes(6), BROADCAST, b"\x01\x80\xc2\x00\x00\x00"])
-def test_addresses_that_no_station_has_are_refused(mac: bytes):
+def test_addresses_that_no_station_has_are_refused(mac: bytes) -> None:
     with pytest.raises(NetworkRefused):
         checked_mac(mac)
 
 
-def test_a_taps_own_address_differs_from_its_unikernels():
+def test_a_taps_own_address_differs_from_its_unikernels() -> None:
     for mac in (ALICE, b"\xfe" + ALICE[1:]):
         assert tap_address(mac) != mac
         assert checked_mac(tap_address(mac))
@@ -477,11 +478,11 @@ ALIAS_CASES = [("br0", ALICE, HELLO, "service"), ("a" * 15, BOB, Name.parse("top
 
 
 @pytest.mark.parametrize("case", ALIAS_CASES)
-def test_an_alias_tells_whose_a_tap_is(case: tuple[str, bytes, Name, str]):
+def test_an_alias_tells_whose_a_tap_is(case: tuple[str, bytes, Name, str]) -> None:
     assert read_alias(alias_of(*case)) == case
 
 
-def test_an_alias_is_never_too_long_and_others_are_not_ours():
+def test_an_alias_is_never_too_long_and_others_are_not_ours() -> None:
     long = Name.parse(":".join(["x" * 63] * 6))
     alias = alias_of("br0", ALICE, long, "service")
     assert len(alias) <= 255
