@@ -54,7 +54,7 @@ class BadRequest(AlbatrossError):
 class RequestFacts:
     """What one request says. ``label`` is its common name as it stands there, ``None`` if there is none.
 
-    ``extension_version`` is that of the Albatross extension. ``ignored`` are the dotted object identifiers of what is
+    ``ignored`` are the dotted object identifiers of what is
     asked for beside.
     """
 
@@ -62,7 +62,6 @@ class RequestFacts:
     label: str | None
     public_key: PublicKey = field(repr=False)
     command: AnyCommand | None = None
-    extension_version: int | None = None
     constraints: Constraints | None = None
     binding: ImageBinding | None = None
     path_length: int | None = None
@@ -143,4 +142,4 @@ def _read_ours(oid: str, octets: bytes, facts: dict[str, Any], place: str) -> di
         command: ExtendedCommand = decode_extended_command(octets)
         return {"command": command}
     albatross: AlbatrossExtension = decode_albatross_extension(octets)
-    return {"command": albatross.command, "extension_version": albatross.version}
+    return {"command": albatross.command}

@@ -18,7 +18,7 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.keys import PrivateKey, PublicKey, accepted_public_key, spki_digest
+from albatross_pki.keys import PrivateKey, PublicKey, spki_digest
 from albatross_pki.names import Path, parse_label
 from albatross_pki.policies import Policy
 from albatross_pki.policy.certificates import CertificateFacts, read_certificate
@@ -149,7 +149,8 @@ def _climb(
 def _check_key(certificates: list[CertificateFacts], key: PrivateKey, place: str) -> None:
     digest = spki_digest(key.public_key())
     signer = certificates[0]
-    accepted_public_key(signer.parsed.public_key(), place)
+    if signer.key_problem is not None:
+        raise WrongKey(f"{place}: certificate {signer.title}: {signer.key_problem}")
     if signer.spki_sha256 == digest:
         return
     for position, certificate in enumerate(certificates[1:], 2):

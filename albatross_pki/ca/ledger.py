@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from albatross_pki.ca.database import append, line_for
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import DISK, Disk
-from albatross_pki.journal.log import Journal, parse_entries, read_journal
+from albatross_pki.journal.log import BadJournal, Journal, parse_entries, read_journal
 from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.text import printable
 
@@ -115,10 +115,13 @@ class LedgerView:
     @classmethod
     def read(cls, path: str) -> Self:
         """Read a ledger file; raises ``BadJournal`` for what is not one, and ``FileNotFoundError``."""
-        text = read_journal(path).decode("ascii", "replace")
+        try:
+            text = read_journal(path).decode("ascii")
+        except UnicodeDecodeError as error:
+            raise BadJournal(path, "is not made of JSON lines in ASCII") from error
         pieces = _LINE.split(text)
         columns = (pieces[start::_STRIDE] for start in range(1, _STRIDE))
-        others = "".join(pieces[::_STRIDE]).encode("ascii", "replace")
+        others = "".join(pieces[::_STRIDE]).encode("ascii")
         return cls(map(Issued._make, zip(*columns, strict=True)), parse_entries(others, path))
 
     def _take(self, entry: Mapping[str, Any]) -> None:

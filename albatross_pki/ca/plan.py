@@ -38,7 +38,7 @@ from albatross_pki.policy.profiles import (
     needs_native,
     server_extensions,
 )
-from albatross_pki.policy.roles import PATH_LABELS, Dialect, Role
+from albatross_pki.policy.roles import PATH_LABELS, Dialect, Role, is_host
 from albatross_pki.policy.rules import Violation, config_fits, shrinks, usable
 from albatross_pki.text import printable
 
@@ -269,9 +269,10 @@ def _addresses(request: RequestFacts, terms: Terms, role: Role) -> list[str]:
     """A native server certificate has names or addresses in it, and nothing else has them."""
     if role is not Role.SERVER:
         return ["host names are for server certificates alone"] if terms.host_names else []
-    if terms.dialect is Dialect.NATIVE and not (terms.host_names or request.host_names):
+    names = terms.host_names or request.host_names
+    if terms.dialect is Dialect.NATIVE and not names:
         return ["a server certificate needs the names or addresses that clients use (--server-name HOST)"]
-    return []
+    return [f"'{printable(name, 64)}' is neither a host's name nor an address" for name in names if not is_host(name)]
 
 
 def _path_length(request: RequestFacts, issuer: Issuer, terms: Terms, role: Role) -> tuple[int | None, list[str]]:

@@ -13,6 +13,7 @@ from albatross_pki.console_script import run
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, Constraints, CrlUpdate, Events, ImageBinding
 from albatross_pki.names import Name, parse_label
+from albatross_pki.policy.roles import is_host
 from albatross_pki.request.constraints import OPTION_NAMES, constraint_options, typed_constraints
 from albatross_pki.syntax import parse_time
 
@@ -143,6 +144,9 @@ def server(name: str, host_names: tuple[str, ...], **values: Any) -> None:
     from albatross_pki.request.csr import Wanted
     from albatross_pki.request.make import write_request
 
+    strange = [host for host in host_names if not is_host(host)]
+    if strange:
+        raise Refused([f"'{host}' is neither a host's name nor an address" for host in strange])
     write_request(Wanted(parse_label(name), host_names=host_names), **values)
 
 

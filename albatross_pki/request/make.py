@@ -7,12 +7,13 @@
 """
 
 import os
+import sys
 
 from albatross_pki.commands import PolicyAdd
 from albatross_pki.console_script import say
 from albatross_pki.errors import Refused
 from albatross_pki.files import PRIVATE, PUBLIC, STANDARD, FileExists, make_file, read_file
-from albatross_pki.keys import KeyType, PrivateKey, generate_key, key_pem, load_key
+from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
 from albatross_pki.pem import REQUEST, armour
 from albatross_pki.policy.constraints import command_word
 from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE, WORDS_FOR_PATHS
@@ -72,6 +73,8 @@ def _key(named: str | None, usual: str, kind: KeyType) -> PrivateKey:
 
 
 def _passphrase(path: str) -> bytes:
+    if not sys.stdin.isatty():
+        raise BadKey(path, "is encrypted, and there is no terminal to ask for its passphrase on")
     import getpass
 
     return getpass.getpass(f"passphrase for {path}: ").encode()

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from albatross_pki.commands import UnikernelCreate
+from albatross_pki.commands import UnikernelCreate, UnikernelInfoRequest
 from albatross_pki.extensions import CONSTRAINTS_OID
 from albatross_pki.keys import generate_key, key_pem
 from albatross_pki.pem import REQUEST, armour, certificates
@@ -390,3 +390,38 @@ def test_an_expired_issuer_signs_nothing(ca: Program, ask: Program, workplace: P
     Path("old.key").write_bytes(key_pem(old.key))
     ask("info")
     assert "not valid now" in ca("sign", "old.pem", "db", "old.key", "path-info.req", "--as=leaf", check=False).err
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ä", "*.example.org", "a b", "a..b", "-a", "1.2.3.4.5 ", "fe80::1%eth0", "x" * 64]
+)
+def test_names_that_nobody_can_dial_are_refused(dev: Path, ca: Program, ask: Program, name: str) -> None:
+    assert ask("server", "srv", f"--server-name={name}", check=False).status == 124
+    ask("server", "srv")
+    refused = sign_root(ca, "srv.req", "--as=server", f"--server-name={name}", check=False)
+    assert refused.status == 124
+    assert "neither a host's name nor an address" in refused.err
+
+
+def test_the_dialect_is_stored_with_the_ca(ca: Program, ask: Program, workplace: Path) -> None:
+    ca("generate", "ca", "db", "--dialect=upstream")
+    assert read("server.pem")[0].dns_names == ()
+    ask("delegation", "dev", 1, "--mem=32")
+    sign_root(ca, "dev.req", "--as=delegation")
+    assert read("dev.pem")[0].path_length is None
+    assert read("dev.pem")[0].extended_key_usage is None
+    ask("permissions", "ci", "-p", "info")
+    assert "upstream dialect" in sign_root(ca, "ci.req", "--as=delegation", check=False).err
+    sign_root(ca, "ci.req", "--as=delegation", "--dialect=native")
+
+
+def test_a_request_in_an_older_version_is_signed_in_the_newest(dev: Path, ca: Program) -> None:
+    older = command_extensions(UnikernelInfoRequest())[0]
+    assert isinstance(older.value, x509.UnrecognizedExtension)
+    value = older.value.value.replace(b"\x02\x01\x05", b"\x02\x01\x04", 1)
+    write_request("web.req", "web", (x509.UnrecognizedExtension(older.value.oid, value), False))
+    refused = sign_dev(ca, "web.req", "--as=leaf", check=False)
+    if refused.status == 0:
+        assert "asked for in protocol version 4, signed in 5" in refused.err
+    else:
+        assert "version" in refused.err
