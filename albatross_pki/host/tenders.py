@@ -178,12 +178,14 @@ def embedded(
 class _Installed:
     def __init__(
         self,
+        program: int,
         arguments: list[bytes],
         image: int,
         inherited: tuple[int, ...],
         confinement: Confinement,
         groups: Sequence[int],
     ) -> None:
+        self._program = program
         self._arguments = arguments
         self._groups = groups
         self._image = image
@@ -202,12 +204,14 @@ class _Installed:
             os.sched_setaffinity(0, before)
 
     def close(self) -> None:
+        os.close(self._program)
         os.close(self._image)
 
     def _start(self, console: int) -> int:
         uid, gid = self._confinement.uid, self._confinement.gid
         made = subprocess.Popen(
             self._arguments,
+            executable=f"/proc/self/fd/{self._program}",
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
@@ -240,14 +244,17 @@ def installed(
     if tender.path is None:
         raise TypeError("the embedded tender has no program")
     groups = _groups(tender, confinement)
-    if confinement.uid is not None:
-        _check_reachable(tender.path)
     for device, _ in devices:
         if isinstance(device, AttachedBlock) and confinement.uid is not None:
             _give(device, confinement.uid)
-    image = _sealed(octets)
+    program = _open_program(tender.path)
+    try:
+        image = _sealed(octets)
+    except BaseException:
+        os.close(program)
+        raise
     options: list[str] = [f"--mem={settings.memory_mb}"]
-    inherited = [image]
+    inherited = [image, program]
     for device, interface in devices:
         if isinstance(device, AttachedNet):
             options += [f"--net:{device.name}={interface}", f"--net-mac:{device.name}={device.mac.hex(':')}"]
@@ -257,21 +264,15 @@ def installed(
             inherited.append(device.descriptor)
     arguments = [os.fsencode(tender.path), *(option.encode() for option in options)]
     arguments += [b"--", f"/proc/self/fd/{image}".encode(), *command_line]
-    return _Installed(arguments, image, tuple(inherited), confinement, groups)
+    return _Installed(program, arguments, image, tuple(inherited), confinement, groups)
 
 
-def _check_reachable(path: str) -> None:
-    """Refuse a program that a user without any group cannot reach and execute."""
-    place = os.path.realpath(path)
-    while True:
-        if not os.stat(place).st_mode & stat.S_IXOTH:
-            raise NoTender(
-                f"{path} cannot be executed by the users of unikernels: {place} is closed to them",
-                hint=f"chmod o+x {place}, or install the tender in /usr/local/bin",
-            )
-        if place == os.path.dirname(place):
-            return
-        place = os.path.dirname(place)
+def _open_program(path: str) -> int:
+    """A tender is executed by descriptor, which it inherits: its user need not reach the directory where it lies."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoTender(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def _give(device: AttachedBlock, uid: int) -> None:
