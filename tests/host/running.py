@@ -259,6 +259,20 @@ def titled(prefix: str) -> set[int]:
 
 
 @contextlib.contextmanager
+def reachable(directory: FilePath) -> Iterator[None]:
+    """Other users may enter ``directory`` and what is above it, for as long as the block runs."""
+    closed = [each for each in (directory, *directory.parents) if not each.stat().st_mode & 0o001]
+    modes = [(each, each.stat().st_mode & 0o7777) for each in closed]
+    for each, mode in modes:
+        each.chmod(mode | 0o011)
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.chmod(mode)
+
+
+@contextlib.contextmanager
 def daemon(root: FilePath, *options: str, before: str = "") -> Iterator[Daemon]:
     """A daemon that is started, and of which nothing is left afterwards."""
     it = Daemon(root, *options, before=before)

@@ -1,176 +1,138 @@
-"""Installed tenders: found, asked for their version, and started as a user who can use what they need, and no more.
+"""Which tender runs an image, and how an installed one is started: with programs that stand in for Solo5's."""
 
-The tender of most tests is a shell script. Where ``SOLO5_TESTS`` names the tests directory of a built Solo5, its real
-tenders run real images.
-"""
-
-import asyncio
+import hashlib
 import os
-import select
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import shutil
+import struct
+from contextlib import AsyncExitStack
+from pathlib import Path as FilePath
 
 import pytest
 
-from albatross_pki.host import tenders
-from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, Confinement
-from albatross_pki.host.tenders import NoTender, Tender, Tenders, installed
+from albatross_pki.commands import UnikernelCreate, UnikernelDestroy
+from albatross_pki.host.tenders import EMBEDDED, NoTender, Tenders
 from albatross_pki.image.solo5 import Abi, Target
-from albatross_pki.unikernels import Settings
+from albatross_pki.replies import Failure, Text
+from tests.host.running import EXAMPLES, HELLO, create, hello, inside, reachable, text_of
 
-UID = 0x70000001
 HVT, SPT = Abi(Target.HVT, 2), Abi(Target.SPT, 2)
-SUITE = os.environ.get("SOLO5_TESTS")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a tender a user of its own")
-
-REPORT = """#!/bin/sh
-if [ "$1" = --version ]; then echo 'ABI version 2' >&2; exit 0; fi
-echo "user $(id -u) groups $(id -G)"
-for word in "$@"; do
-    case $word in
-    --block:*) ( : <> "${word#*=}" ) && echo opened || echo refused ;;
-    /proc/self/fd/*) head -c 5 "$word" ;;
-    esac
-done
-exit 7
+STAND_IN = """#!{python} -I
+import sys, time
+if sys.argv[1:] == ["--version"]:
+    open({directory!r} + "/asked", "a").write("x")
+    print("{name} tender, version v0.12.1\\nABI version {version}", file=sys.stderr)
+    sys.exit({status})
+import hashlib, os
+kernel = sys.argv[sys.argv.index("--") + 1]
+with open({directory!r} + "/started", "w") as report:
+    print(*sys.argv[1:], sep="\\n", file=report)
+    print(hashlib.sha256(open(kernel, "rb").read()).hexdigest(), file=report)
+    print(sorted(os.sched_getaffinity(0)), os.getuid(), os.getsid(0) == os.getpid(), file=report)
+os.rename({directory!r} + "/started", {directory!r} + "/report")
+time.sleep(1000)
 """
 
 
+def stand_in(directory: FilePath, name: str, *, version: int = 2, status: int = 0, reports: FilePath) -> str:
+    directory.mkdir(exist_ok=True)
+    python = os.path.realpath(shutil.which("python3", path="/usr/bin") or "/usr/bin/python3")
+    path = directory / name
+    path.write_text(STAND_IN.format(python=python, directory=str(reports), name=name, version=version, status=status))
+    path.chmod(0o755)
+    return str(path)
+
+
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory with both tenders, that everybody can reach for as long as the test runs."""
-    closed = [part for part in (tmp_path, *tmp_path.parents) if not part.stat().st_mode & 0o001]
-    modes = {part: part.stat().st_mode for part in closed if part.is_relative_to(tempfile.gettempdir())}
-    for name in ("solo5-hvt", "solo5-spt"):
-        (tmp_path / name).write_text(REPORT)
-        (tmp_path / name).chmod(0o755)
-    for part, mode in modes.items():
-        part.chmod(mode | 0o001)
-    yield tmp_path
-    for part, mode in modes.items():
-        part.chmod(mode)
+def reports(tmp_path: FilePath) -> FilePath:
+    directory = tmp_path / "reports"
+    directory.mkdir()
+    directory.chmod(0o777)
+    return directory
 
 
-def run(
-    tender: Tender,
-    confinement: Confinement,
-    devices: Sequence[AttachedDevice] = (),
-    octets: bytes = b"image",
-    arguments: Sequence[bytes] = (),
-) -> tuple[int, str]:
-    """Exit status and output of a tender."""
-    console, output = os.pipe2(os.O_CLOEXEC)
-    named = [(device, None) for device in devices]
-    starter = installed(tender, memoryview(octets), Settings(memory_mb=2), arguments, named, confinement)
-    try:
-        pid = starter.start(output)
-    finally:
-        os.close(output)
-        starter.close()
-    said = b""
-    while select.select([console], [], [], 30)[0] and (part := os.read(console, 65536)):
-        said += part
-    os.close(console)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(errors="replace")
-
-
-def disk(directory: Path) -> AttachedBlock:
-    """A block device as albatrossd keeps them: root's alone."""
-    path = directory / "disk"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.ftruncate(descriptor, 4 << 20)
-    return AttachedBlock("storage", descriptor, 4 << 20, 512)
-
-
-def test_the_directory_is_looked_at_before_the_path(directory: Path) -> None:
-    chosen = asyncio.run(Tenders(str(directory), search_path="/nonexistent").choose(SPT))
-    assert chosen == Tender("solo5-spt", SPT, str(directory / "solo5-spt"))
-
-
-def test_without_solo5_spt_images_go_to_the_embedded_tender(tmp_path: Path) -> None:
-    chosen = asyncio.run(Tenders(str(tmp_path), search_path="/nonexistent").choose(SPT))
-    assert chosen.path is None
-
-
-def test_without_solo5_hvt_the_refusal_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(NoTender, match="tender does not exist") as refused:
-        asyncio.run(Tenders(str(tmp_path), search_path="/nonexistent").choose(HVT))
-    assert refused.value.hint
-    assert "solo5-hvt" in refused.value.hint
-
-
-def test_an_installed_tender_gets_the_image_that_was_checked(directory: Path) -> None:
-    status, said = run(Tender("solo5-spt", SPT, str(directory / "solo5-spt")), Confinement(cpuids=frozenset({0})))
-    assert status == 7
-    assert said.splitlines()[1:] == ["image"]
-
-
-@needs_root
-def test_p33_an_installed_tender_has_its_own_user_and_no_group_of_roots(directory: Path) -> None:
-    confinement = Confinement(uid=UID, cpuids=frozenset({0}))
-    _, said = run(Tender("solo5-spt", SPT, str(directory / "solo5-spt")), confinement)
-    assert said.splitlines()[0] == f"user {UID} groups {UID}"
-
-
-@needs_root
-def test_an_installed_tender_can_open_its_block_devices(directory: Path) -> None:
-    """It opens them by itself, as its own user; they were root's."""
-    device = disk(directory)
-    try:
-        confinement = Confinement(uid=UID, cpuids=frozenset({0}))
-        _, said = run(Tender("solo5-spt", SPT, str(directory / "solo5-spt")), confinement, [device])
-        assert "opened" in said.splitlines()
-        assert os.fstat(device.descriptor).st_uid == UID
-    finally:
-        os.close(device.descriptor)
-
-
-@needs_root
-def test_a_tender_that_its_user_cannot_reach_is_refused_before_anything_stops(directory: Path) -> None:
-    directory.chmod(0o700)
-    with pytest.raises(NoTender, match="cannot be executed by the users of unikernels") as refused:
-        run(Tender("solo5-spt", SPT, str(directory / "solo5-spt")), Confinement(uid=UID))
-    assert refused.value.hint == f"chmod o+x {directory}, or install the tender in /usr/local/bin"
-
-
-@pytest.mark.parametrize(
-    ("mode", "group", "expected"),
-    [(0o660, 109, [109]), (0o666, 0, []), (0o666, 109, []), (0o660, 0, None), (0o600, 0, None), (0o640, 109, None)],
-)
-def test_p33_kvm_is_reached_by_its_group_and_never_by_roots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: int, expected: list[int] | None
+async def test_the_state_directory_comes_first_and_the_version_in_the_name_too(
+    tmp_path: FilePath, reports: FilePath
 ) -> None:
-    """``expected`` are the groups of the tender; ``None`` is a refusal."""
-    real = os.stat
-    own = list(real(tmp_path))
-    own[0], own[5] = 0o020000 | mode, group
-    monkeypatch.setattr(os, "stat", lambda path: os.stat_result(own) if path == tenders.KVM else real(path))
-    tender, confinement = Tender("solo5-hvt", HVT, "/bin/sh"), Confinement(uid=UID)
-    if expected is None:
-        with pytest.raises(NoTender, match="/dev/kvm is for root alone") as refused:
-            tenders._groups(tender, confinement)
-        assert refused.value.hint == "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm"
-    else:
-        assert tenders._groups(tender, confinement) == expected
-    assert tenders._groups(Tender("solo5-spt", SPT, "/bin/sh"), confinement) == []
+    own, path = tmp_path / "own", tmp_path / "path"
+    expected = [
+        stand_in(own, "solo5-hvt.2", reports=reports),
+        stand_in(path, "solo5-hvt.2", reports=reports),
+        stand_in(own, "solo5-hvt", reports=reports),
+        stand_in(path, "solo5-hvt", reports=reports),
+    ]
+    for tender in expected:
+        assert (await Tenders(str(own), str(path)).choose(HVT)).path == tender
+        os.unlink(tender)
+    with pytest.raises(NoTender, match="tender does not exist, looked for") as refused:
+        await Tenders(str(own), str(path)).choose(HVT)
+    assert "install Solo5's solo5-hvt" in (refused.value.hint or "")
 
 
-@pytest.mark.skipif(SUITE is None, reason="SOLO5_TESTS does not name the tests directory of a built Solo5")
-@pytest.mark.parametrize("target", ["hvt", "spt"])
-def test_real_tenders_run_real_images(tmp_path: Path, target: str) -> None:
-    program = Path(str(SUITE)).parent / "tenders" / target / f"solo5-{target}"
-    image = Path(str(SUITE)) / "test_blk" / f"test_blk.{target}"
-    tender = Tender(program.name, Abi(Target[target.upper()], 2), str(program))
-    device = disk(tmp_path)
-    try:
-        confinement = Confinement(cpuids=frozenset({0}), uid=UID if os.geteuid() == 0 else None)
-        try:
-            status, said = run(tender, confinement, [device], image.read_bytes())
-        except NoTender as error:
-            pytest.skip(str(error))
-    finally:
-        os.close(device.descriptor)
-    if "Could not open: /dev/kvm" in said:
-        pytest.skip("no access to /dev/kvm")
-    assert (status, "SUCCESS" in said) == (0, True), said
+async def test_p09_a_tender_is_asked_for_its_version_once(tmp_path: FilePath, reports: FilePath) -> None:
+    stand_in(tmp_path / "own", "solo5-hvt", reports=reports)
+    tenders = Tenders(str(tmp_path / "own"), "")
+    for _ in range(3):
+        await tenders.choose(HVT)
+    assert (reports / "asked").read_text() == "x"
+
+
+@pytest.mark.parametrize(("version", "status", "reason"), [(1, 0, "knows ABI version 1"), (2, 1, "unexpected solo5")])
+async def test_a_tender_that_does_not_fit_is_refused(
+    tmp_path: FilePath, reports: FilePath, version: int, status: int, reason: str
+) -> None:
+    stand_in(tmp_path / "own", "solo5-spt", version=version, status=status, reports=reports)
+    with pytest.raises(NoTender, match=reason):
+        await Tenders(str(tmp_path / "own"), "").choose(SPT)
+
+
+async def test_the_embedded_tender_runs_spt_where_nothing_is_installed(tmp_path: FilePath) -> None:
+    tenders = Tenders(str(tmp_path), "")
+    assert (await tenders.choose(SPT)).word == EMBEDDED
+    for abi in (Abi(Target.SPT, 1), HVT, Abi(Target.VIRTIO, 1)):
+        with pytest.raises(NoTender):
+            await tenders.choose(abi)
+
+
+async def test_an_installed_tender_gets_the_sealed_image_its_cpu_and_its_arguments(
+    tmp_path: FilePath, reports: FilePath
+) -> None:
+    async with inside(tmp_path / "host") as host, AsyncExitStack() as stack:
+        stack.enter_context(reachable(FilePath(host.supervisor.host.dbdir)))
+        stack.enter_context(reachable(reports))
+        stand_in(FilePath(host.supervisor.host.dbdir), "solo5-spt", reports=reports)
+        before = os.sched_getaffinity(0)
+        assert await host.ask("dev:web", create("a b", "c", memory_mb=3)) == Text("created unikernel")
+        assert os.sched_getaffinity(0) == before
+        await host.until((reports / "report").exists)
+        *arguments, digest, facts = (reports / "report").read_text().splitlines()
+        assert arguments[0] == "--mem=3"
+        assert arguments[-4:] == [arguments[-4], "--name=web", "a b", "c"]
+        assert arguments[-4].startswith("/proc/self/fd/")
+        assert digest == hashlib.sha256(HELLO).hexdigest()
+        uid = host.supervisor.table[next(iter(host.supervisor.table))].running.record.uid  # type: ignore[union-attr]
+        assert facts == f"[0] {uid} True"
+        assert await host.ask("dev:web", UnikernelDestroy()) == Text("destroyed unikernel")
+
+
+async def test_an_image_without_its_tender_is_refused_before_anything_is_touched(tmp_path: FilePath) -> None:
+    hvt = bytearray(HELLO)
+    note = hvt.index(struct.pack("<I", 0x31494241) + b"Solo5\0\0\0")
+    hvt[note + 12 : note + 16] = struct.pack("<I", 1)  # the target of the ABI note
+    async with inside(tmp_path) as host:
+        await host.ask("dev:web", create())
+        pid = host.pid("dev:web")
+        command = UnikernelCreate(hello(image=bytes(hvt)), force=True)
+        answer = await host.ask("dev:web", command)
+        assert isinstance(answer, Failure)
+        assert "tender does not exist" in text_of(answer)
+        assert "install Solo5's solo5-hvt" in text_of(answer)
+        assert host.pid("dev:web") == pid
+
+
+@pytest.mark.skipif("SOLO5_BIN" not in os.environ, reason="SOLO5_BIN names no directory with Solo5's tenders")
+async def test_the_real_solo5_spt_runs_the_examples(tmp_path: FilePath) -> None:
+    async with inside(tmp_path) as host:
+        shutil.copy(FilePath(os.environ["SOLO5_BIN"], "solo5-spt"), host.supervisor.host.dbdir)
+        image = (EXAMPLES / "ticker.spt").read_bytes()
+        assert await host.ask("dev:web", UnikernelCreate(hello(image=image))) == Text("created unikernel")
+        assert await host.ask("dev:web", UnikernelDestroy()) == Text("destroyed unikernel")
