@@ -29,7 +29,10 @@ from albatross_pki.text import printable
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 _KNOWN = (x509.CRLNumber, x509.AuthorityKeyIdentifier)
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension)
+_UNREADABLE = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.UnsupportedGeneralNameType, x509.DuplicateExtension, x509.InvalidVersion),
+)
 
 
 class BadCrl(AlbatrossError):

@@ -45,8 +45,12 @@ class TestReading:
             (ROOT.crl() + b"\0", "not a revocation list"),
             (ROOT.der, "not a revocation list"),
             (b"", "not a revocation list"),
+            (ROOT.crl().replace(b"\2\1\1", b"\2\1\x4e", 1), "not a revocation list"),
         ],
-        ids=["number", "delta", "partition", "critical", "critical-entry", "remove", "cut", "longer", "cert", "empty"],
+        ids=[
+            *("number", "delta", "partition", "critical", "critical-entry", "remove"),
+            *("cut", "longer", "certificate", "empty", "version"),
+        ],
     )
     def test_what_is_not_taken(self, made: bytes, text: str) -> None:
         with pytest.raises(BadCrl, match=text):
