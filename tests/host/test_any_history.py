@@ -1,0 +1,196 @@
+"""Random commands, ends, kills and restarts of the daemon, against a model that fits on a page.
+
+After every step the model is compared with what info says, the process table, the fifos, the images and the state.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from albatross_pki.commands import UnikernelCreate, UnikernelDestroy, UnikernelInfoRequest, UnikernelRestart
+from albatross_pki.extensions import AnyCommand, Rollback, Start, Stop
+from albatross_pki.host.supervisor import Patience
+from albatross_pki.names import Name
+from albatross_pki.replies import Text, Unikernels
+from albatross_pki.unikernels import QUIT, Settings
+from tests.host.running import HELLO, RESTART, TICKER, Inside, hello, inside, titled
+
+Result = TypeVar("Result")
+LETTERS = st.sampled_from("abc")
+IMAGES = {"hello": HELLO, "ticker": TICKER}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a name is, and what it was before, newest first."""
+
+    argument: str
+    image: str
+    restarts: bool
+    stopped: bool = False
+    before: tuple["Expected", ...] = ()
+
+
+class History(RuleBasedStateMachine):
+    """One host and its model."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.root = FilePath(tempfile.mkdtemp(prefix="any-history-"))
+        self.prefix = "h" + secrets.token_hex(2)
+        self.model: dict[str, Expected] = {}
+        self.loop = asyncio.new_event_loop()
+        self.stack = contextlib.AsyncExitStack()
+        self.host: Inside = self.run(self.enter())
+        self.step = 0
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self.loop.run_until_complete(work)
+
+    async def enter(self) -> Inside:
+        patience = Patience(stop=2, kill=2, come_up=0.03)
+        return await self.stack.enter_async_context(inside(self.root, patience=patience))
+
+    def name(self, letter: str) -> str:
+        return f"dev:{self.prefix}{letter}"
+
+    def ask(self, letter: str, command: AnyCommand) -> bool:
+        """Whether it succeeded."""
+        return isinstance(self.run(self.host.ask(self.name(letter), command)), Text)
+
+    @rule(letter=LETTERS, image=st.sampled_from(sorted(IMAGES)), restarts=st.booleans(), force=st.booleans())
+    def create(self, letter: str, image: str, restarts: bool, force: bool) -> None:
+        self.step += 1
+        behaviour = RESTART if restarts else QUIT
+        config = hello(str(self.step), image=IMAGES[image], fail_behaviour=behaviour)
+        old = self.model.get(letter)
+        assert self.ask(letter, UnikernelCreate(config, force)) == (old is None or force)
+        if old is None or force:
+            before = () if old is None else (replace(old, before=()), *old.before)[:3]
+            self.model[letter] = Expected(str(self.step), image, restarts, before=before)
+
+    @rule(letter=LETTERS)
+    def create_what_fails(self, letter: str) -> None:
+        """A successor that ends at once is no successor."""
+        if letter in self.model:
+            config = hello("--exit=9", add_name=False)
+            assert not self.ask(letter, UnikernelCreate(config, force=True))
+
+    @rule(letter=LETTERS, memory_mb=st.sampled_from([2, 3]), new=st.booleans())
+    def restart(self, letter: str, memory_mb: int, new: bool) -> None:
+        self.step += 1
+        old = self.model.get(letter)
+        asked = Settings(memory_mb=memory_mb, arguments=(str(self.step),)) if new else None
+        assert self.ask(letter, UnikernelRestart(asked)) == (old is not None)
+        if old is not None and new:
+            before = (replace(old, before=(), stopped=False), *old.before)[:3]
+            self.model[letter] = Expected(str(self.step), old.image, False, before=before)
+        elif old is not None:
+            self.model[letter] = replace(old, stopped=False)
+
+    @rule(letter=LETTERS)
+    def roll_back(self, letter: str) -> None:
+        old = self.model.get(letter)
+        possible = old is not None and bool(old.before)
+        assert self.ask(letter, Rollback()) == possible
+        if old is not None and possible:
+            target, *rest = old.before
+            self.model[letter] = replace(target, before=tuple(rest), stopped=False)
+
+    @rule(letter=LETTERS)
+    def destroy(self, letter: str) -> None:
+        assert self.ask(letter, UnikernelDestroy()) == (letter in self.model)
+        self.model.pop(letter, None)
+
+    @rule(letter=LETTERS)
+    def stop(self, letter: str) -> None:
+        assert self.ask(letter, Stop()) == (letter in self.model)
+        if letter in self.model:
+            self.model[letter] = replace(self.model[letter], stopped=True)
+
+    @rule(letter=LETTERS)
+    def start(self, letter: str) -> None:
+        assert self.ask(letter, Start()) == (letter in self.model)
+        if letter in self.model:
+            self.model[letter] = replace(self.model[letter], stopped=False)
+
+    @rule(letter=LETTERS)
+    def kill(self, letter: str) -> None:
+        """An end by a signal is final, whatever the configuration says."""
+        expected = self.model.get(letter)
+        if expected is not None and not expected.stopped:
+            os.kill(self.host.pid(self.name(letter)), signal.SIGKILL)
+            self.run(self.host.until(lambda: self.host.phase(self.name(letter)) == "absent"))
+            del self.model[letter]
+
+    @rule(keep_running=st.booleans())
+    def replace_the_daemon(self, keep_running: bool) -> None:
+        async def again() -> Inside:
+            await self.stack.aclose()
+            self.stack = contextlib.AsyncExitStack()
+            return await self.enter()
+
+        if keep_running:
+            self.run(self.keep())
+        self.host = self.run(again())
+
+    async def keep(self) -> None:
+        """End the daemon's part alone; what follows adopts its children."""
+        await self.host.supervisor.shut_down(keep_running=True)
+        self.host.supervisor.table.clear()
+
+    @invariant()
+    def is_as_expected(self) -> None:
+        if not hasattr(self, "host"):
+            return
+        running = {letter for letter, expected in self.model.items() if not expected.stopped}
+        self.run(self.host.until(lambda: all(self.host.phase(self.name(letter)) == "running" for letter in running)))
+        shown = self.run(self.host.ask(":", UnikernelInfoRequest()))
+        assert isinstance(shown, Unikernels)
+        infos = {str(name): info for name, info in shown.unikernels}
+        assert {name: info.arguments for name, info in infos.items()} == {
+            self.name(letter): (self.model[letter].argument,) for letter in running
+        }
+        pids = {self.host.pid(self.name(letter)) for letter in running}
+        assert titled(self.prefix) == pids
+        assert set(os.listdir(self.host.supervisor.host.fifo_directory)) == {self.name(letter) for letter in running}
+        wanted = {(str(each.name), each.wanted.value) for each in self.host.state.load().unikernels}
+        assert wanted == {
+            (self.name(letter), "stopped" if expected.stopped else "running") for letter, expected in self.model.items()
+        }
+        images = {image.image for each in self.model.values() for image in (each, *each.before)}
+        assert set(os.listdir(self.host.supervisor.host.images.directory)) == {
+            hashlib.sha256(IMAGES[image]).hexdigest() for image in images
+        }
+        usage = self.host.supervisor.tree.usage(Name.parse("dev:").path)
+        assert usage.unikernels == len(self.model)
+
+    def teardown(self) -> None:
+        if hasattr(self, "host"):
+            self.run(self.stack.aclose())
+            assert titled(self.prefix) == set()
+            self.loop.close()
+            shutil.rmtree(self.root)
+
+
+TestAnyHistory = History.TestCase
+TestAnyHistory.settings = settings(
+    max_examples=12,
+    stateful_step_count=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
