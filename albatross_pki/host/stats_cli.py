@@ -1,0 +1,48 @@
+"""``albatross-stats``: what unikernels use, for who asks. Parses, opens, serves, exits."""
+
+import math
+import os
+
+import click
+
+from albatross_pki import console_script
+from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option
+
+PROGRAM = "albatross-stats"
+
+
+@click.command(PROGRAM, epilog="Exits with 0 after SIGTERM or SIGINT, 124 for a wrong option, 125 without its socket.")
+@tmpdir_option
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.01, 86400),
+    default=10,
+    show_default=True,
+    help="Seconds between two samples.",
+)
+@click.option(
+    "--daemon-uid",
+    "daemon_uids",
+    type=click.IntRange(0, 2**32 - 2),
+    multiple=True,
+    help="A user who may say whom to watch, beside root and the user of this program (repeatable).",
+)
+@click.option("--systemd-socket-activation", "activated", is_flag=True, help="Serve the socket that systemd passes.")
+@logging_options
+def command(tmpdir: str, interval: float, daemon_uids: tuple[int, ...], activated: bool, **log_options: object) -> None:
+    """Sample processor time, memory and network of unikernels and stream them on TMPDIR/util/stat.sock."""
+    if math.isnan(interval):
+        raise click.BadParameter("it must be a number", param_hint="--interval")
+    configure_logging(PROGRAM, **log_options)  # type: ignore[arg-type]
+    from albatross_pki.host.serving import run_until_stopped
+    from albatross_pki.host.stats_server import StatsServer
+
+    sockets = os.path.join(tmpdir, "util")
+    trusted = frozenset({0, os.geteuid(), *daemon_uids})
+    server = StatsServer(os.path.join(sockets, "vmmd.sock"), trusted, interval)
+    run_until_stopped(server.serve, os.path.join(sockets, "stat.sock"), activated=activated)
+
+
+def main() -> None:
+    """Entry point."""
+    console_script.run(command)
