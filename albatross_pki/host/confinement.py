@@ -16,6 +16,9 @@ FIRST_UID = 0x70000000
 UID_COUNT = 0x10000
 
 
+_SETGID, _SETUID = 6, 7  # numbers of capabilities
+
+
 class NoUserLeft(AlbatrossError):
     """Every user of the range has a unikernel."""
 
@@ -25,7 +28,7 @@ class Users:
 
     def __init__(self, first: int = FIRST_UID, count: int = UID_COUNT, *, root: bool | None = None) -> None:
         self.first, self.count = first, count
-        self.in_force = os.geteuid() == 0 if root is None else root
+        self.in_force = may_give_users(first, count) if root is None else root
         self._taken: set[int] = set()
         self._next = 0
 
@@ -51,6 +54,36 @@ class Users:
         self._taken.discard(-1 if uid is None else uid)
 
 
+def may_give_users(first: int, count: int) -> bool:
+    """Whether this process may make others run as users ``first`` … ``first + count - 1`` and groups of these numbers.
+
+    Root may, except in a user namespace (a rootless container) that does not have them, or without the capabilities.
+    """
+    status = _read("/proc/self/status")
+    effective = int(status.partition("CapEff:")[2].split()[0], 16) if "CapEff:" in status else 0
+    return (
+        os.geteuid() == 0
+        and effective >> _SETUID & effective >> _SETGID & 1 == 1
+        and all(_is_mapped(_read(f"/proc/self/{kind}_map"), first, count) for kind in ("uid", "gid"))
+        and _read("/proc/self/setgroups").strip() in ("", "allow")
+    )
+
+
+def _is_mapped(table: str, first: int, count: int) -> bool:
+    """Whether one line of a user namespace's table (inside, outside, length) has the range; no table has all."""
+    ranges = [tuple(map(int, line.split())) for line in table.splitlines()]
+    return not ranges or any(start <= first and first + count <= start + length for start, _, length in ranges)
+
+
+def _read(path: str) -> str:
+    """The text of a file of /proc, empty where this kernel does not have it."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 class Cgroups:
     """cgroups for unikernels; this one makes none."""
 
@@ -65,6 +98,6 @@ class Cgroups:
 def gaps(users: Users, cgroups: Cgroups, say: Callable[[str], None]) -> None:
     """Say what of the confinement is not in force."""
     if not users.in_force:
-        say("not root: unikernels run as this daemon's own user, and cannot be kept from each other by the system")
+        say("not root, or no users mapped here: unikernels run as this daemon's own user, and cannot be kept from each other by the system")
     if not cgroups.in_force:
         say("no cgroups: the memory of a unikernel's process is bounded by its own size only")
