@@ -98,6 +98,9 @@ class Cgroups:
 def gaps(users: Users, cgroups: Cgroups, say: Callable[[str], None]) -> None:
     """Say what of the confinement is not in force."""
     if not users.in_force:
-        say("not root, or no users mapped here: unikernels run as this daemon's own user, and cannot be kept from each other by the system")
+        say(
+            "not root, or no users mapped here: unikernels run as this daemon's own user, "
+            "and cannot be kept from each other by the system"
+        )
     if not cgroups.in_force:
         say("no cgroups: the memory of a unikernel's process is bounded by its own size only")
