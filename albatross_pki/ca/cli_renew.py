@@ -7,6 +7,7 @@ from albatross_pki.ca.cli_sign import plan_words
 from albatross_pki.ca.csr import read_request
 from albatross_pki.ca.issue import issue_plan
 from albatross_pki.ca.issuer import Issuer, is_self_signed
+from albatross_pki.ca.keys import ask_passphrase, is_encrypted
 from albatross_pki.ca.ledger import Ledger
 from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import make_plan
@@ -64,6 +65,8 @@ def renew(
     if new_key is not None:
         options.refuse_existing(new_key, force=False)
     made = generate_key(KeyType(key_type)) if new_key is not None else None
+    root_protected = new_key is not None and is_self_signed(old) and is_encrypted(key)
+    passphrase = ask_passphrase(new_key or "", passphrase_file, twice=True) if root_protected else None
     target = output or certificate
     if output is not None:
         options.refuse_existing(output, force=False)
@@ -83,7 +86,7 @@ def renew(
             renewed = issue_plan(plan, issuer, ledger, now=now, allowances=allowances, second_judge=judge)
             content = bundle(list(renewed.bundle))
     if new_key is not None and made is not None:
-        make_file(new_key, key_pem(made), PRIVATE)
+        make_file(new_key, key_pem(made, passphrase), PRIVATE)
     make_file(target, content, PUBLIC, replace=output is None)
     options.tell([f"renewed {old.title} in {printable(target)}"])
     if made is not None and is_self_signed(old):

@@ -1,5 +1,7 @@
 """``generate`` and ``sign``: parse, call, write, say."""
 
+import os
+
 import click
 
 from albatross_pki.ca import cli_options as options
@@ -98,6 +100,8 @@ def _ca_key(name: str, key_type: str, token: str | None, encrypted: bool, passph
             raise AlbatrossError("--key takes a pkcs11: URI", hint=f"a key in a file is read from {name}.key")
         return open_key(token)
     where = f"{name}.key"
+    if os.path.lexists(where):
+        return open_key(where, passphrase_file)
     wanted = encrypted or passphrase_file is not None
     passphrase = ask_passphrase(where, passphrase_file, twice=True) if wanted else None
     return open_or_make_key(where, KeyType(key_type), passphrase=passphrase)[0]

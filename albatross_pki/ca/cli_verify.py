@@ -9,6 +9,7 @@ import click
 
 from albatross_pki.ca import cli_options as options
 from albatross_pki.ca.words import constraints_words, moment, policy_words
+from albatross_pki.console_script import report
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.files import read_file
 from albatross_pki.pem import CRL, certificates, read_blocks
@@ -17,6 +18,7 @@ from albatross_pki.policy.chain import (
     FoundPath,
     Judgement,
     JudgeOptions,
+    NoPath,
     Place,
     find_path,
     judge_found,
@@ -63,7 +65,11 @@ def verify(
     now = parse_time(at) if at is not None else options.utc_now()
     anchors = read_anchors([der for root in roots for der in certificates(read_file(root), root)])
     ders = certificates(read_file(bundle), bundle)
-    found = find_path(ders, anchors, now)
+    try:
+        found = find_path(ders, anchors, now)
+    except NoPath as error:
+        report(error)
+        return int(ExitCode.CHAIN)
     revocations, stray = _revocations(lists, found, now)
     judged = JudgeOptions(
         hosts=frozenset(hosts),

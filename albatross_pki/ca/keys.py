@@ -10,6 +10,7 @@ import sys
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import PRIVATE, make_file, read_file
 from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
+from albatross_pki.pem import read_blocks
 
 PKCS11 = "pkcs11:"
 _KEY_LIMIT = 1024 * 1024  # octets
@@ -41,6 +42,13 @@ def ask_passphrase(where: str, passphrase_file: str | None, *, twice: bool = Fal
     if not typed:
         raise BadKey(where, "an empty passphrase is none")
     return typed.encode()
+
+
+def is_encrypted(where: str) -> bool:
+    """Whether the key is in a file that a passphrase protects."""
+    if where.startswith(PKCS11):
+        return False
+    return any(block.label.startswith("ENCRYPTED") for block in read_blocks(read_file(where, _KEY_LIMIT), where))
 
 
 def open_or_make_key(path: str, key_type: KeyType, *, passphrase: bytes | None = None) -> tuple[PrivateKey, bool]:

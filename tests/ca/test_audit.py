@@ -13,7 +13,7 @@ from albatross_pki.ca.cli_list import _row_as_json, parse_duration
 from albatross_pki.endpoint.audit import chain_entry
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.journal.log import Journal
-from albatross_pki.pem import certificates
+from albatross_pki.pem import bundle, certificates
 from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.policy.revocation import read_crl
 from tests.ca.programs import HELLO, Program
@@ -154,6 +154,15 @@ def test_verify_judges_as_of_a_time(leaf: Path, ca: Program) -> None:
     assert not document["accepted"]
     assert [rule["rule"] for rule in document["rules"] if not rule["ok"]] == ["validity"]
     assert "expired" in document["openssl"]
+
+
+def test_verify_without_a_path_is_a_refusal(leaf: Path, ca: Program) -> None:
+    refused = ca("verify", "hello.pem", "--ca", VECTORS / "pki" / "p256" / "cacert.pem", check=False)
+    assert refused.status == 116
+    Path("alone.pem").write_bytes(bundle(certificates(Path("hello.pem").read_bytes(), "x")[:1]))
+    refused = ca("verify", "alone.pem", "--ca=cacert.pem", check=False)
+    assert refused.status == 116
+    assert refused.errors
 
 
 def test_verify_takes_upstreams_certificates_as_they_are(workplace: Path, ca: Program) -> None:

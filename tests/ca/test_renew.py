@@ -82,7 +82,7 @@ def test_the_root_renews_itself_with_the_same_key(dev: Path, ca: Program) -> Non
 
 def test_the_root_renews_itself_with_a_new_key(dev: Path, ca: Program) -> None:
     ca("renew", "cacert.pem", "db", "ca.key", "cacert.pem", "--new-key=ca-2.key", "-o", "cacert-2.pem")
-    assert ca("verify", "dev.pem", "--ca=cacert-2.pem", check=False).status == 124
+    assert ca("verify", "dev.pem", "--ca=cacert-2.pem", check=False).status == 116
     both = ("--ca=cacert.pem", "--ca=cacert-2.pem")
     assert ca("verify", "dev.pem", *both).status == 0
     ca("renew", "cacert-2.pem", "db", "ca-2.key", "dev.pem", "-o", "dev-2.pem")
@@ -105,3 +105,14 @@ def test_files_that_are_there_stay(dev: Path, ca: Program, option: str) -> None:
     kept = Path("dev.key").read_bytes(), Path("server.pem").read_bytes()
     assert "exists already" in ca("renew", "cacert.pem", "db", "ca.key", "dev.pem", option, check=False).err
     assert (Path("dev.key").read_bytes(), Path("server.pem").read_bytes()) == kept
+
+
+def test_a_root_under_a_passphrase_stays_under_it(ca: Program, workplace: Path) -> None:
+    Path("word").write_text("correct horse")
+    options = ("--passphrase-file", "word")
+    ca("generate", "ca", "db", *options)
+    ca("renew", "cacert.pem", "db", "ca.key", "cacert.pem", "--new-key=ca-2.key", "-o", "cacert-2.pem", *options)
+    assert b"ENCRYPTED" in Path("ca-2.key").read_bytes()
+    ca("generate", "ca", "db", "--force", *options)
+    refused = ca("generate", "ca", "db", "--force", check=False)
+    assert "no terminal to ask on" in refused.err
