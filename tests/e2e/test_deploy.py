@@ -2,13 +2,15 @@
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from albatross_pki.extensions import Constraints
 from albatross_pki.names import Name
-from tests.e2e.site import EXAMPLES, HELLO, Site, eventually
+from tests.e2e.site import EXAMPLES, HELLO, PROGRAMS, Site, eventually
 from tests.pki_builder import Authority, policy
 
 
@@ -166,6 +168,23 @@ def test_p28_the_console_of_the_dead_is_kept(site: Site, dev: Authority) -> None
     assert console.status == 0
     assert "last" in console.out
     site.bistro(dev, "destroy", "hello")
+
+
+def test_ctrl_c_ends_a_console_without_a_word(site: Site, dev: Authority) -> None:
+    assert site.bistro(dev, "create", "hello", str(HELLO), "--mem=16").status == 0
+    with subprocess.Popen(
+        [str(PROGRAMS / "albatross-client-bistro"), "console", "hello", "-d", f"localhost:{site.port}"],
+        cwd=site.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as console:
+        assert console.stdout is not None
+        assert console.stdout.readline() == "subscribed\n"
+        assert "the command line is" in console.stdout.readline()
+        console.send_signal(signal.SIGINT)
+        assert (*console.communicate(timeout=30), console.returncode) == ("", "\n", 130)  # the line that ^C stands on
+    assert site.bistro(dev, "destroy", "hello").status == 0
 
 
 def test_the_directory_is_private(site: Site) -> None:

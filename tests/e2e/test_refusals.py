@@ -1,6 +1,7 @@
 """What a host refuses, sent by a client that does not judge for itself first: each refusal is told, and undone."""
 
 import hashlib
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -99,6 +100,18 @@ def test_a_signed_command_runs_once(site: Site, dev: Authority) -> None:
 )
 def test_what_is_no_image_for_this_host_is_refused_and_leaves_nothing(site: Site, dev: Authority, image: bytes) -> None:
     assert refused(site, dev.leaf("hello", CREATE, binding=image), image, b"")
+
+
+@pytest.mark.skipif(
+    shutil.which("solo5-hvt") is not None, reason="solo5-hvt is installed: it would be asked to run this"
+)
+def test_an_image_for_a_tender_that_is_not_here_is_refused_with_what_is(site: Site, dev: Authority) -> None:
+    note = b"ABI1Solo5\0\0\0"
+    image = IMAGE.replace(note + b"\2\0\0\0", note + b"\1\0\0\0")
+    assert image != IMAGE
+    text = refused(site, dev.leaf("hello", CREATE, binding=image), image, b"")
+    assert "hvt" in text
+    assert "spt" in text
 
 
 def test_devices_that_were_not_given_are_named(site: Site, dev: Authority) -> None:
