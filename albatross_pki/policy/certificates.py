@@ -65,8 +65,6 @@ _USAGES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
     *("key_cert_sign", "crl_sign"),
 )
-# What cryptography raises for values that are not what their object identifier promises.
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
 
 
 class BadCertificate(AlbatrossError):
@@ -166,7 +164,7 @@ def read_certificate(der: bytes) -> CertificateFacts:
                 **_read_key(certificate),
                 **_read_extensions(certificate),
             )
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever the library makes of a stranger's octets is a refusal
         raise BadCertificate(f"not a certificate: {printable(str(error), 200)}") from error
 
 
@@ -197,7 +195,7 @@ def _read_key(certificate: x509.Certificate) -> dict[str, Any]:
     try:
         key = certificate.public_key()
         encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except _UNREADABLE:
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return {"key_problem": "the public key cannot be read", "spki_sha256": b""}
     problem = None
     if isinstance(key, rsa.RSAPublicKey):
@@ -218,8 +216,8 @@ def _read_extensions(certificate: x509.Certificate) -> dict[str, Any]:
         extensions = list(certificate.extensions)
     except x509.DuplicateExtension as error:
         return {"duplicated": error.oid.dotted_string}
-    except _UNREADABLE as error:
-        return {"unreadable": printable(str(error), 200)}
+    except Exception as error:  # noqa: BLE001  cryptography raises KeyError for some of them
+        return {"unreadable": f"{printable(str(error), 200)} ({type(error).__name__})"}
     if len(extensions) > MOST_EXTENSIONS:
         return {"unreadable": f"there are {len(extensions)} extensions (at most {MOST_EXTENSIONS})"}
     facts: dict[str, Any] = {

@@ -98,6 +98,12 @@ def policy_constraints_not_critical() -> Presented:
     return shown(dev(add=[(x509.PolicyConstraints(0, None), False)]).leaf())
 
 
+@refused("readable", text="an extension cannot be read: 58")
+def tls_feature_that_nobody_knows() -> Presented:
+    """The library that reads it raises a KeyError of all things."""
+    return shown(dev().leaf(add=[(unrecognized("1.3.6.1.5.5.7.1.24", bytes.fromhex("300302013a")), False)]))
+
+
 @refused("readable", text="an extension cannot be read")
 def key_usage_of_garbage() -> Presented:
     """A known extension with something else in it."""

@@ -342,6 +342,14 @@ def signature_with_unused_bits() -> Presented:
 
 
 @refused("chain", text="not a certificate")
+def certificate_in_ber() -> Presented:
+    """The same certificate with an indefinite length around it."""
+    root = Authority.root()
+    der = root.leaf().der
+    return Presented([b"\x30\x80" + der[4:] + b"\0\0"], [root])
+
+
+@refused("chain", text="not a certificate")
 def garbage() -> Presented:
     """Octets that are no certificate."""
     return Presented([b"\x30\x03\x02\x01\x05"], [Authority.root()])
