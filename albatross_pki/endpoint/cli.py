@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 @click.option("--inetd", is_flag=True, help="Serve the one connection on standard input.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that serve.")
 @click.option("--spool", help="Directory for streams on their way.  [default: TMPDIR/spool]")
+@click.option("--metrics", metavar="ADDRESS", help="Figures for Prometheus on a loopback PORT, IP:PORT or a path.")
 @click.option("--max-certificate-size", type=click.IntRange(1, 64), default=4, show_default=True, metavar="MB")
 @bounds_options(EndpointBounds, SETTABLE)
 @click.argument("cacert", type=click.Path(dir_okay=False))
@@ -87,13 +88,18 @@ def serve(options: dict[str, Any]) -> int:
     from albatross_pki.endpoint.workers import run_workers
 
     share = replace(bounds, spool_octets=max(1, bounds.spool_octets // workers))
-    run_workers(workers, lambda: asyncio.run(_serve(options, listeners, share)))
+    run_workers(workers, lambda worker: asyncio.run(_serve(options, listeners, share, worker)))
     return 0
 
 
-async def _serve(options: dict[str, Any], listeners: list[socket.socket], bounds: EndpointBounds) -> None:
+async def _serve(
+    options: dict[str, Any], listeners: list[socket.socket], bounds: EndpointBounds, worker: int = 0
+) -> None:
     endpoint = _endpoint(options, bounds)
-    serving = asyncio.ensure_future(endpoint.serve(listeners))
+    parts = [endpoint.serve(listeners)]
+    if options["metrics"]:
+        parts.append(_serve_metrics(options["metrics"], worker, endpoint))
+    serving = asyncio.gather(*parts)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, endpoint.reload)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,6 +108,18 @@ async def _serve(options: dict[str, Any], listeners: list[socket.socket], bounds
         say_listening(_shown(listener), quiet=options["quiet"])
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+
+
+async def _serve_metrics(address: str, worker: int, endpoint: Any) -> None:
+    from albatross_pki.endpoint.metrics import listen_for_metrics, render, serve_metrics
+
+    with listen_for_metrics(address, worker) as listener:
+        log.info("metrics on %s", _shown(listener))
+        try:
+            await serve_metrics(listener, lambda: render(endpoint.counters))
+        finally:
+            if listener.family == socket.AF_UNIX:
+                os.unlink(listener.getsockname())
 
 
 async def _serve_stdin(options: dict[str, Any]) -> None:

@@ -17,10 +17,12 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 from albatross_pki.authorised import Stream, Verdict
 from albatross_pki.endpoint.asking import AuthoriserLinks
 from albatross_pki.endpoint.bounds import EndpointBounds
+from albatross_pki.endpoint.metrics import Counters
 from albatross_pki.endpoint.relay import Answers, DaemonFailed, failure, relay
 from albatross_pki.endpoint.spool import Spool, SpoolFile
 from albatross_pki.errors import AlbatrossError, Refused
@@ -34,22 +36,6 @@ from albatross_pki.wire.errors import MalformedMessage
 _BUFFER = 128 * 1024
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Counters:
-    """What the endpoint counts, for its log and its metrics."""
-
-    connections: int = 0
-    refused_handshakes: dict[str, int] = field(default_factory=dict)
-    refused_requests: int = 0
-    requests: int = 0
-    received: int = 0
-    sent: int = 0
-
-    def refused(self, reason: str) -> None:
-        known = reason if reason in self.refused_handshakes or len(self.refused_handshakes) < 64 else "other"
-        self.refused_handshakes[known] = self.refused_handshakes.get(known, 0) + 1
 
 
 @dataclass
@@ -74,11 +60,13 @@ class ClientSession:
 
     async def serve(self) -> None:
         counters = self._around.counters
+        counters.open += 1
+        began = monotonic()
         try:
             await self._stream.handshake()
             await self._guarded()
         except HandshakeFailed as error:
-            counters.refused(error.reason)
+            counters.refuse_handshake(error.reason)
             log.info("%s: %s", self._peer, error)
         except TransportError as error:
             log.info("%s: %s", self._peer, error)
@@ -89,6 +77,8 @@ class ClientSession:
             await self._stream.finish()
             counters.received += self._stream.received
             counters.sent += self._stream.sent
+            counters.seconds += monotonic() - began
+            counters.open -= 1
 
     async def _guarded(self) -> None:
         """The session behind the handshake, with a last word for whatever goes wrong in it."""

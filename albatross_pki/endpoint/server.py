@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from albatross_pki.endpoint.asking import AuthoriserLinks
 from albatross_pki.endpoint.bounds import EndpointBounds
-from albatross_pki.endpoint.client_session import ClientSession, Counters, Surroundings
+from albatross_pki.endpoint.client_session import ClientSession, Surroundings
+from albatross_pki.endpoint.metrics import Counters
 from albatross_pki.endpoint.spool import Spool
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import read_file
@@ -86,10 +87,6 @@ class Endpoint:
         self._addresses: Counter[str] = Counter()
         self._sessions: set[asyncio.Task[None]] = set()
 
-    @property
-    def open_connections(self) -> int:
-        return len(self._sessions)
-
     def reload(self) -> None:
         self._credentials.reload()
 
@@ -146,7 +143,7 @@ class Endpoint:
             log.error("a session failed", exc_info=session.exception())
 
     def _deny(self, connection: socket.socket, peer: str) -> None:
-        self.counters.refused("too many connections of one address")
+        self.counters.refuse_handshake("too many connections of one address")
         log.info("%s: more than %d connections of one address", peer, self.bounds.connections_per_address)
         with connection, contextlib.suppress(OSError):
             connection.setblocking(False)

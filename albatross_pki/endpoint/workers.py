@@ -17,16 +17,16 @@ _STOP_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-def run_workers(count: int, work: Callable[[], None]) -> None:
-    """Run ``work`` in ``count`` processes until told to stop; returns when all have ended."""
+def run_workers(count: int, work: Callable[[int], None]) -> None:
+    """Run ``work(number)`` in ``count`` processes until told to stop; returns when all have ended."""
     Workers(count, work).run()
 
 
 class Workers:
-    def __init__(self, count: int, work: Callable[[], None]) -> None:
-        self._count = count
+    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+        self._numbers = range(count)
         self._work = work
-        self._pids: set[int] = set()
+        self._pids: dict[int, int] = {}  # number of the worker by pid
         self._stopping = False
 
     def run(self) -> None:
@@ -34,8 +34,9 @@ class Workers:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
         while not self._stopping:
-            while len(self._pids) < self._count and not self._stopping:
-                self._start()
+            for missing in set(self._numbers) - set(self._pids.values()):
+                if not self._stopping:
+                    self._start(missing)
             self._reap()
         deadline = time.monotonic() + _STOP_SECONDS
         while self._pids and time.monotonic() < deadline:
@@ -45,20 +46,20 @@ class Workers:
         while self._pids:
             self._reap()
 
-    def _start(self) -> None:
+    def _start(self, number: int) -> None:
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_DFL)
-                self._work()
+                for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(caught, signal.SIG_DFL)
+                self._work(number)
                 status = 0
             except BaseException:
                 log.exception("a worker failed")
             finally:
                 os._exit(status)
-        self._pids.add(pid)
+        self._pids[pid] = number
         log.debug("worker %d started", pid)
 
     def _reap(self, options: int = 0) -> None:
@@ -70,7 +71,7 @@ class Workers:
             self._pids.clear()
             return
         if pid in self._pids:
-            self._pids.discard(pid)
+            del self._pids[pid]
             if not self._stopping:
                 log.error("worker %d ended with status %d and is started again", pid, os.waitstatus_to_exitcode(status))
                 time.sleep(_AGAIN_SECONDS)

@@ -138,7 +138,7 @@ def test_systemd_activates_us(host: Host, leaf: Issued) -> None:
     code = "from albatross_pki.endpoint.cli import main; main()"
     command = [sys.executable, "-c", code, "--systemd-socket-activation", "--tmpdir", str(host.deployment.tmpdir)]
     with subprocess.Popen(
-        [activate, "-l", f"127.0.0.1:{port}", "--", *command, *host.deployment.credentials],
+        [activate, "-E", "PYTHONPATH", "-l", f"127.0.0.1:{port}", "--", *command, *host.deployment.credentials],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
