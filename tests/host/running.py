@@ -37,7 +37,8 @@ from albatross_pki.unikernels import FailBehaviour, Settings, UnikernelConfig
 EXAMPLES = FilePath(__file__).parents[2] / "examples" / "unikernels"
 HELLO = (EXAMPLES / "hello.spt").read_bytes()
 TICKER = (EXAMPLES / "ticker.spt").read_bytes()
-QUICK = Patience(stop=2.0, kill=2.0, come_up=0.15)
+QUICK = Patience(stop=5.0, kill=5.0, come_up=0.1)  # for successors that come up
+UNHURRIED = Patience(stop=5.0, kill=5.0, come_up=20.0)  # for successors that end, however slow the machine is
 WIDE = Policy(frozenset(range(64)), 1000, 1 << 20, 1 << 20, frozenset({"service"}))
 RESTART = FailBehaviour(frozenset())
 

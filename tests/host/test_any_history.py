@@ -87,7 +87,10 @@ class History(RuleBasedStateMachine):
         """A successor that ends at once is no successor."""
         if letter in self.model:
             config = hello("--exit=9", add_name=False)
+            supervisor = self.host.supervisor
+            patience, supervisor.patience = supervisor.patience, Patience(stop=2, kill=2, come_up=10)
             assert not self.ask(letter, UnikernelCreate(config, force=True))
+            supervisor.patience = patience
 
     @rule(letter=LETTERS, memory_mb=st.sampled_from([2, 3]), new=st.booleans())
     def restart(self, letter: str, memory_mb: int, new: bool) -> None:
@@ -165,7 +168,7 @@ class History(RuleBasedStateMachine):
             self.name(letter): (self.model[letter].argument,) for letter in running
         }
         pids = {self.host.pid(self.name(letter)) for letter in running}
-        assert titled(self.prefix) == pids
+        self.run(self.host.until(lambda: titled(self.prefix) == pids))  # a process takes its title in its first moment
         assert set(os.listdir(self.host.supervisor.host.fifo_directory)) == {self.name(letter) for letter in running}
         wanted = {(str(each.name), each.wanted.value) for each in self.host.state.load().unikernels}
         assert wanted == {

@@ -29,7 +29,7 @@ from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Text, UnikernelImage, Unikernels
 from albatross_pki.unikernels import BlockDevice, NetworkInterface, Settings, UnikernelConfig
-from tests.host.running import HELLO, RESTART, TICKER, Inside, create, hello, inside, text_of
+from tests.host.running import HELLO, RESTART, TICKER, UNHURRIED, Inside, create, hello, inside, text_of
 
 NAME = "dev:hello"
 
@@ -181,7 +181,7 @@ async def test_p23_what_replaces_is_checked_while_the_old_one_runs(tmp_path: Fil
 
 
 async def test_p23_the_old_one_is_put_back_if_the_new_one_fails(tmp_path: FilePath) -> None:
-    async with inside(tmp_path) as host:
+    async with inside(tmp_path, patience=UNHURRIED) as host:
         await host.ask(NAME, create("old"))
         pid = host.pid(NAME)
         answers, outcome = await host.asked(NAME, create("--exit=3", force=True, add_name=False))
@@ -233,7 +233,7 @@ async def test_p23_a_state_that_cannot_be_written_brings_the_old_one_back(
 
 
 async def test_a_successor_that_ends_well_is_no_failure(tmp_path: FilePath) -> None:
-    async with inside(tmp_path) as host:
+    async with inside(tmp_path, patience=UNHURRIED) as host:
         await host.ask(NAME, create("old"))
         answer = await host.ask(NAME, create("--exit=0", force=True, add_name=False))
         assert answer == Text("created unikernel")
@@ -295,7 +295,7 @@ async def test_stop_and_start(tmp_path: FilePath) -> None:
 
 
 async def test_a_stopped_one_stays_stopped_when_its_successor_fails(tmp_path: FilePath) -> None:
-    async with inside(tmp_path) as host:
+    async with inside(tmp_path, patience=UNHURRIED) as host:
         await host.ask(NAME, create("x"))
         await host.ask(NAME, Stop())
         answer = text_of(await host.ask(NAME, create("--exit=2", force=True, add_name=False)))
@@ -364,7 +364,7 @@ async def test_an_end_without_restart_frees_the_name_and_is_remembered_for_a_whi
 
 
 async def test_exit_64_with_the_injected_name_starts_again_without_it(tmp_path: FilePath) -> None:
-    async with inside(tmp_path) as host:
+    async with inside(tmp_path, patience=UNHURRIED) as host:
         await host.ask(NAME, create("--exit=64"))
         await host.until(lambda: host.phase(NAME) == "absent")  # again exit 64, now without a name: over
         host.supervisor.ended.clear()
