@@ -200,6 +200,22 @@ def test_32_bit_values_travel_signed_and_mean_unsigned() -> None:
         encode_message(Message(Header(), r.Statistics(usage(0), (replace(one, flags=2**32),))))
 
 
+@pytest.mark.parametrize("value", [2**31, 2**31 + 1, 3_000_000_000, 2**32, -(2**31) - 1])
+def test_p01_a_32_bit_value_that_is_not_written_as_a_signed_number_is_refused(value: int) -> None:
+    statistics = oracle.payload(r.Statistics(usage(0), (interface("a"),)))[1][1]
+    statistics["interfaces"][0]["mtu"] = value
+    octets = oracle.encode(
+        "WireMessage",
+        {
+            "header": {"version": 5, "sequence": bytes(8), "name": b":"},
+            "payload": ("data", ("statistics", statistics)),
+        },
+    )
+    with pytest.raises(MalformedMessage) as refusal:
+        decode_message(octets)
+    assert refusal.value.place == "message.payload.data.statistics.interfaces[0].mtu"
+
+
 def test_counters_are_unsigned_and_sequences_signed() -> None:
     largest = replace(usage(0), maxrss=2**64 - 1)
     read = decode_message(encode_message(Message(Header(sequence=-(2**63)), r.Statistics(largest))))
