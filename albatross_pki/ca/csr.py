@@ -37,7 +37,10 @@ from albatross_pki.wire.extension import (
     decode_image_binding,
 )
 
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError),  # KeyError for values that nobody knows
+    *(UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.InvalidVersion),
+)
 _HARMLESS_ATTRIBUTES = frozenset({AttributeOID.CHALLENGE_PASSWORD, AttributeOID.UNSTRUCTURED_NAME})
 _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")
 
