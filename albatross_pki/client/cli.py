@@ -109,6 +109,32 @@ def _certificate_command() -> "click.Command":
     )
 
 
+def _inspect_command() -> "click.Command":
+    import click
+
+    from albatross_pki.client.options import output_options
+
+    def inspect(image: str, form: str, quiet: bool) -> None:
+        from albatross_pki.client.inspect import image_document, image_lines
+
+        document = image_document(image)
+        if quiet:
+            return
+        if form == "json":
+            import json
+
+            click.echo(json.dumps(document, indent=2))
+        else:
+            click.echo(document["digest"] if form == "name" else "\n".join(image_lines(document)))
+
+    return click.Command(
+        "inspect",
+        callback=inspect,
+        params=[click.Argument(["image"], type=click.Path(exists=True, dir_okay=False)), *output_options()],
+        help="Show what an image is made for, its digest, and the devices that it wants.",
+    )
+
+
 def _provision(word: str) -> "click.Command":
     from albatross_pki.ca import cli_sign
 
@@ -138,6 +164,7 @@ def program() -> "click.Command":
     commands = client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), options)
     others = {
         "certificate": _certificate_command,
+        "inspect": _inspect_command,
         "generate": lambda: _provision("generate"),
         "sign": lambda: _provision("sign"),
     }
