@@ -25,7 +25,7 @@ def run_until_stopped(serve: Callable[[socket.socket], Awaitable[None]], path: s
     listener = _activated() if activated else listen(path)
     try:
         log.info("listening on %s", path if not activated else "the socket of systemd")
-        asyncio.run(_until_stopped(serve, listener))
+        run_coroutine(lambda: serve(listener))
     finally:
         if not activated:  # before closing: afterwards the file may be somebody else's
             with contextlib.suppress(OSError):
@@ -33,13 +33,18 @@ def run_until_stopped(serve: Callable[[socket.socket], Awaitable[None]], path: s
         listener.close()
 
 
-async def _until_stopped(serve: Callable[[socket.socket], Awaitable[None]], listener: socket.socket) -> None:
+def run_coroutine(work: Callable[[], Awaitable[None]]) -> None:
+    """Run ``work`` until it ends or SIGTERM or SIGINT comes, which is an orderly end."""
+    asyncio.run(_until_stopped(work))
+
+
+async def _until_stopped(work: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(serve(listener))
+    working = asyncio.ensure_future(work())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
+        loop.add_signal_handler(number, working.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await serving
+        await working
 
 
 def _activated() -> socket.socket:
