@@ -1,0 +1,122 @@
+"""Whatever a file holds, what comes out is an answer or an error of ours."""
+
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from albatross_pki.ca.csr import RequestFacts, read_request
+from albatross_pki.ca.inspection import inspect_file, lines
+from albatross_pki.ca.issue import certify
+from albatross_pki.ca.issuer import assemble
+from albatross_pki.ca.ledger import Issued, Ledger, LedgerView, ledger_path
+from albatross_pki.ca.plan import Terms, make_plan
+from albatross_pki.ca.tokens import parse_uri
+from albatross_pki.commands import PolicyAdd, UnikernelDestroy, UnikernelInfoRequest
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.extensions import COMMAND_WORDS, Constraints
+from albatross_pki.journal.log import Journal, verify
+from albatross_pki.keys import generate_key
+from albatross_pki.pem import read_blocks
+from albatross_pki.policies import Policy
+from albatross_pki.policy.roles import Role
+from tests.pki_builder import NOW, Authority, policy
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+KEY = generate_key()
+SEEDS = [
+    block.der
+    for name in ("alice.req", "bob.pem", "leaf/create.req", "leaf/create-full.pem", "leaf/console-since.req")
+    for block in read_blocks((VECTORS / "pki" / "ed25519" / name).read_bytes(), name)
+] + [(VECTORS / "state" / "full.der").read_bytes()]
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    octets = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(octets) - 1))
+        octets[place] = draw(st.integers(0, 255))
+    return bytes(octets[: draw(st.integers(1, len(octets)))] if draw(st.booleans()) else octets)
+
+
+@given(mutations())
+@settings(max_examples=300)
+def test_files_of_strangers_are_read_or_refused(octets: bytes) -> None:
+    for read in (
+        lambda: read_request(octets, "x"),
+        lambda: [list(lines(document)) for document in inspect_file(octets, "x")],
+        lambda: assemble([octets], KEY, "x"),
+    ):
+        with contextlib.suppress(AlbatrossError):
+            read()  # type: ignore[no-untyped-call]
+
+
+@given(st.text())
+def test_token_uris_are_read_or_refused(text: str) -> None:
+    for uri in (text, f"pkcs11:{text}", f"pkcs11:object=a;{text}?{text}"):
+        with contextlib.suppress(AlbatrossError):
+            parse_uri(uri)
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3), st.booleans())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_ledger_is_read_or_refused(tmp_path: Path, place: int, octets: bytes, cut: bool) -> None:
+    database = str(tmp_path / "db")
+    path = Path(ledger_path(database))
+    path.unlink(missing_ok=True)
+    with Ledger.open(database, now=datetime.now(UTC)) as ledger:
+        ledger.record_issued([Issued(*("ab" * 16,) * 12)])
+    content = path.read_bytes()
+    place %= len(content)
+    path.write_bytes(content[:place] + octets + (b"" if cut else content[place + len(octets) :]))
+    for read in (
+        lambda: LedgerView.read(str(path)),
+        lambda: verify(str(path)),
+        lambda: Journal.open(str(path)).close(),
+    ):
+        with contextlib.suppress(AlbatrossError):
+            read()
+
+
+ROOT = Authority.root()
+WORDS = st.frozensets(st.sampled_from(sorted(COMMAND_WORDS)), max_size=4)
+CONSTRAINTS = st.builds(
+    Constraints,
+    commands=st.none() | WORDS,
+    names=st.none() | st.frozensets(st.sampled_from(["web", "web*", "mail", "*"]), max_size=2),
+    hosts=st.none() | st.frozensets(st.sampled_from(["a.example", "b.example"]), max_size=2),
+    once=st.booleans(),
+).filter(lambda constraints: constraints != Constraints())
+POLICIES = st.builds(
+    Policy,
+    cpuids=st.frozensets(st.integers(0, 2), max_size=2),
+    unikernels=st.integers(0, 3),
+    memory_mb=st.integers(10, 100),
+    block_mb=st.none() | st.integers(0, 3),
+)
+
+
+@pytest.mark.parametrize("kind", ["delegation", "leaf"])
+@given(above=st.none() | CONSTRAINTS, asked=st.none() | CONSTRAINTS, wanted=POLICIES, change=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_decision_is_the_same_with_and_without_the_root(
+    kind: str, above: Constraints | None, asked: Constraints | None, wanted: Policy, change: bool
+) -> None:
+    """What a developer may sign does not depend on whether ``cacert.pem`` lies beside the bundle."""
+    dev = ROOT.delegate("dev", policy(unikernels=2, memory_mb=64), constraints=above, path_length=None)
+    command = PolicyAdd(wanted) if kind == "delegation" else UnikernelDestroy() if change else UnikernelInfoRequest()
+    request = RequestFacts(b"", "web", KEY.public_key(), command=command, constraints=asked)
+    outcomes = []
+    for roots in ([], [ROOT.der]):
+        issuer = assemble(dev.ders, dev.key, "dev", roots)
+        try:
+            plan = make_plan(request, issuer, Terms(Role(kind)), NOW)
+            certify(plan, issuer, now=NOW)
+            outcomes.append(None)
+        except Refused as refused:
+            outcomes.append(refused.reasons)
+    assert outcomes[0] == outcomes[1]
