@@ -52,7 +52,7 @@ def test_files_of_strangers_are_read_or_refused(octets: bytes) -> None:
         lambda: assemble([octets], KEY, "x"),
     ):
         with contextlib.suppress(AlbatrossError):
-            read()  # type: ignore[no-untyped-call]
+            read()
 
 
 @given(st.text())
@@ -62,24 +62,29 @@ def test_token_uris_are_read_or_refused(text: str) -> None:
             parse_uri(uri)
 
 
-@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3), st.booleans())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_ledger_is_read_or_refused(tmp_path: Path, place: int, octets: bytes, cut: bool) -> None:
+@pytest.fixture
+def ledger_octets(tmp_path: Path) -> bytes:
+    """A ledger with one certificate."""
     database = str(tmp_path / "db")
-    path = Path(ledger_path(database))
-    path.unlink(missing_ok=True)
     with Ledger.open(database, now=datetime.now(UTC)) as ledger:
         ledger.record_issued([Issued(*("ab" * 16,) * 12)])
-    content = path.read_bytes()
+    return Path(ledger_path(database)).read_bytes()
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3), st.booleans())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_ledger_is_read_or_refused(
+    tmp_path: Path, ledger_octets: bytes, place: int, octets: bytes, cut: bool
+) -> None:
+    path, content = tmp_path / "damaged", ledger_octets
     place %= len(content)
     path.write_bytes(content[:place] + octets + (b"" if cut else content[place + len(octets) :]))
-    for read in (
-        lambda: LedgerView.read(str(path)),
-        lambda: verify(str(path)),
-        lambda: Journal.open(str(path)).close(),
-    ):
-        with contextlib.suppress(AlbatrossError):
-            read()
+    with contextlib.suppress(AlbatrossError):
+        LedgerView.read(str(path))
+    with contextlib.suppress(AlbatrossError):
+        verify(str(path))
+    with contextlib.suppress(AlbatrossError):
+        Journal.open(str(path)).close()
 
 
 ROOT = Authority.root()
@@ -110,13 +115,13 @@ def test_the_decision_is_the_same_with_and_without_the_root(
     dev = ROOT.delegate("dev", policy(unikernels=2, memory_mb=64), constraints=above, path_length=None)
     command = PolicyAdd(wanted) if kind == "delegation" else UnikernelDestroy() if change else UnikernelInfoRequest()
     request = RequestFacts(b"", "web", KEY.public_key(), command=command, constraints=asked)
-    outcomes = []
+    outcomes: list[tuple[str, ...]] = []
     for roots in ([], [ROOT.der]):
         issuer = assemble(dev.ders, dev.key, "dev", roots)
         try:
             plan = make_plan(request, issuer, Terms(Role(kind)), NOW)
             certify(plan, issuer, now=NOW)
-            outcomes.append(None)
+            outcomes.append(())
         except Refused as refused:
             outcomes.append(refused.reasons)
     assert outcomes[0] == outcomes[1]
