@@ -171,10 +171,10 @@ class ClientSession:
 
         Returns why the answer is not complete, ``None`` if it is or nobody is there to be told.
         """
-        single = verdict.answers == "single"
-        answering = asyncio.ensure_future(
-            relay(daemon, self._last if single else self._stream.send, verdict.name, verdict.answers)
-        )
+        send = self._last if verdict.answers == "single" else self._stream.send
+        if verdict.answers != "read" and verdict.stream is not Stream.BLOCK:  # nothing is expected of the client
+            return await relay(daemon, send, verdict.name, verdict.answers)
+        answering = asyncio.ensure_future(relay(daemon, send, verdict.name, verdict.answers))
         beside = asyncio.ensure_future(self._client_went(daemon, verdict))
         try:
             await asyncio.wait((answering, beside), return_when=asyncio.FIRST_COMPLETED)
@@ -202,10 +202,9 @@ class ClientSession:
                 async for piece in self._pieces():
                     await daemon.send(piece)
                 await daemon.send(b"")
-        elif verdict.answers == "read":
-            await self._stream.gone()
-            return True
-        return False
+            return False
+        await self._stream.gone()
+        return True
 
 
 class _Pace:

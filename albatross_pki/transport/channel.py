@@ -97,12 +97,17 @@ class Channel:
             header = await self._begin(descriptors)
             if header is None:
                 return None
+            if len(header) == _LENGTH.size:  # nearly always, and the rest is there already
+                length = self._length(header)
+                payload = self._now(length, descriptors) if 0 < length <= _PIECE else b""
+                if payload is not None and len(payload) == length:
+                    return payload, descriptors
+                header += payload or b""
             async with self._deadline("receiving a frame"):
-                header += await self._exactly(_LENGTH.size - len(header), descriptors)
-                (length,) = _LENGTH.unpack(header)
-                if length > self.limit:
-                    raise FrameOverLimit(length, self.limit)
-                return await self._exactly(length, descriptors), descriptors
+                if len(header) < _LENGTH.size:
+                    header += await self._exactly(_LENGTH.size - len(header), descriptors)
+                length, begun = self._length(header[: _LENGTH.size]), header[_LENGTH.size :]
+                return begun + await self._exactly(length - len(begun), descriptors), descriptors
         except BaseException:
             close_all(descriptors)
             raise
@@ -149,7 +154,16 @@ class Channel:
         except TimeoutError as error:
             raise TimedOut(what, bound or 0) from error
 
+    def _length(self, header: bytes) -> int:
+        (length,) = _LENGTH.unpack(header)
+        if length > self.limit:
+            raise FrameOverLimit(length, self.limit)
+        return int(length)
+
     async def _begin(self, descriptors: list[int]) -> bytes | None:
+        octets = self._now(_LENGTH.size, descriptors)
+        if octets is not None:
+            return octets or None
         if self.idle_timeout is None:
             return await self._some(_LENGTH.size, descriptors)
         async with self._deadline("waiting for a frame", self.idle_timeout):
@@ -167,20 +181,23 @@ class Channel:
 
     async def _some(self, count: int, descriptors: list[int]) -> bytes | None:
         """Between 1 and ``count`` octets, ``None`` at the end of the stream."""
-        while True:
-            try:
-                octets, ancillary, flags, _ = self.socket.recvmsg(count, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                await self._ready(self._loop.add_reader, self._loop.remove_reader)
-                continue
-            except InterruptedError:
-                continue
-            except OSError as error:
-                raise ConnectionCut(f"the connection was cut: {os.strerror(error.errno or 0).lower()}") from error
+        while (octets := self._now(count, descriptors)) is None:
+            await self._ready(self._loop.add_reader, self._loop.remove_reader)
+        return octets or None
+
+    def _now(self, count: int, descriptors: list[int]) -> bytes | None:
+        """Up to ``count`` octets that are there, ``b""`` at the end of the stream, ``None`` if nothing is there yet."""
+        try:
+            octets, ancillary, flags, _ = self.socket.recvmsg(count, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise ConnectionCut(f"the connection was cut: {os.strerror(error.errno or 0).lower()}") from error
+        if ancillary:
             descriptors += _descriptors(ancillary)
-            if flags & socket.MSG_CTRUNC or len(descriptors) > MAX_DESCRIPTORS:
-                raise ConnectionCut(f"more than {MAX_DESCRIPTORS} descriptors came with one frame")
-            return octets or None
+        if flags & socket.MSG_CTRUNC or len(descriptors) > MAX_DESCRIPTORS:
+            raise ConnectionCut(f"more than {MAX_DESCRIPTORS} descriptors came with one frame")
+        return octets
 
     async def _send_rest(self, rest: list[memoryview], ancillary: list[Ancillary]) -> None:
         while rest:
