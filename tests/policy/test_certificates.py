@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albatross_pki.commands import PolicyAdd, UnikernelCreate
@@ -128,6 +128,50 @@ def test_extensions_that_nobody_here_knows_are_listed() -> None:
     facts = ROOT.leaf(add=[(value, False)], key=make_key()).facts
     assert "1.2.3.4" in facts.present
     assert "1.2.3.4" not in facts.critical
+
+
+def _rich() -> bytes:
+    """A leaf with an extension of every kind that the library reads by itself."""
+    issuer = x509.DirectoryName(common_name("ca"))
+    general = [
+        *(x509.DNSName("a"), x509.RFC822Name("a@b"), x509.UniformResourceIdentifier("http://x"), issuer),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+        x509.OtherName(x509.ObjectIdentifier("1.2.3"), b"\5\0"),
+        x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
+    ]
+    crl = x509.DistributionPoint(general[2:3], None, frozenset({x509.ReasonFlags.key_compromise}), [issuer])
+    access = x509.AccessDescription(x509.ObjectIdentifier("1.3.6.1.5.5.7.48.1"), general[2])
+    notice = x509.UserNotice(x509.NoticeReference("x", [1]), "text")
+    values: list[x509.ExtensionType] = [
+        x509.AuthorityKeyIdentifier(b"\1" * 20, [issuer], 7),
+        x509.SubjectAlternativeName(general),
+        x509.IssuerAlternativeName(general),
+        x509.CRLDistributionPoints([crl]),
+        x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), ["x", notice])]),
+        x509.NameConstraints([x509.DNSName("a")], None),
+        x509.PolicyConstraints(0, 1),
+        x509.InhibitAnyPolicy(1),
+        x509.AuthorityInformationAccess([access]),
+        x509.TLSFeature([x509.TLSFeatureType.status_request]),
+        x509.OCSPNoCheck(),
+        x509.PrivateKeyUsagePeriod(NOW, NOW),
+    ]
+    return ROOT.leaf(add=[(value, False) for value in values]).der
+
+
+RICH = [_rich(), LEAF.der, ROOT.leaf(key_type="p256", binding=b"x").der, ROOT.leaf(key_type="rsa2048").der]
+
+
+@settings(max_examples=600)
+@given(which=st.sampled_from(RICH), where=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4))
+def test_changed_certificates_of_every_kind(which: bytes, where: list[tuple[int, int]]) -> None:
+    """The library raises many things for a stranger's octets; out of here comes a judgement, and it is no."""
+    octets = bytearray(which)
+    for at, value in where:
+        octets[at % len(octets)] = value
+    judgement = judge_bundle([bytes(octets)], [ROOT.facts], now=NOW)
+    assert not judgement.accepted or bytes(octets) == which
+    assert all(reason.isprintable() for reason in judgement.reasons)
 
 
 class TestBounds:
