@@ -89,6 +89,8 @@ def _database_problems(database: str) -> list[str]:
 def reconcile_audits(cacert: str, database: str, audits: tuple[str, ...]) -> int:
     """Compare what servers saw (their audit logs) with what was issued: what the ledger lacks was made by a thief.
 
+    A root that was renewed with a new key is given with all its certificates in one file.
+
     \b
     EXIT STATUS
         0    every certificate of this CA that was used is in the ledger
@@ -105,7 +107,8 @@ def reconcile_audits(cacert: str, database: str, audits: tuple[str, ...]) -> int
         if not checked.good:
             raise Refused([f"{audit}: {problem}" for problem in checked.problems])
         entries += list(read_entries(audit))
-    seen, findings = reconcile(view, frozenset({signer.spki_sha256.hex()}), own, entries)
+    keys = {item.spki_sha256.hex() for item in facts if item is signer or (not own and is_self_signed(item))}
+    seen, findings = reconcile(view, frozenset(keys), own, entries)
     for finding in findings:
         subject = printable(finding.subject, 64)
         click.echo(f"{finding.serial} ({subject}) {finding.problem}; first seen {printable(finding.first_seen, 40)}")

@@ -251,6 +251,16 @@ def test_reconcile_finds_what_was_used_after_its_revocation(leaf: Path, ca: Prog
     assert ca("ledger", "reconcile", "cacert.pem", "db", "early.log").status == 0
 
 
+def test_reconcile_takes_all_roots_that_there_were(leaf: Path, ca: Program) -> None:
+    ca("renew", "cacert.pem", "db", "ca.key", "cacert.pem", "--new-key=ca-2.key", "-o", "cacert-2.pem")
+    write_audit("audit.log", seen("hello.pem"))
+    ca("renew", "cacert-2.pem", "db", "ca-2.key", "dev.pem", "-o", "dev-2.pem")
+    write_audit("audit.log", seen("dev-2.pem"))
+    Path("roots.pem").write_bytes(Path("cacert.pem").read_bytes() + Path("cacert-2.pem").read_bytes())
+    assert ca("ledger", "reconcile", "cacert.pem", "db", "audit.log", check=False).status == 116
+    assert ca("ledger", "reconcile", "roots.pem", "db", "audit.log").status == 0
+
+
 def test_reconcile_refuses_an_audit_log_that_was_changed(leaf: Path, ca: Program) -> None:
     write_audit("audit.log", seen("hello.pem"), seen("hello.pem"))
     Path("audit.log").write_bytes(Path("audit.log").read_bytes().replace(b'"intent"', b'"reject"', 1))

@@ -120,6 +120,16 @@ def test_the_bundle_is_the_one_upstream_needs(name: str) -> None:
     assert list(certify(plan, issuer, now=WHEN).bundle[1:]) == theirs[1:]
 
 
+@pytest.mark.parametrize("name", ["create", "force-create", "destroy", "info-one", "get", "create-full"])
+def test_upstreams_requests_are_signed_natively_below_upstreams_delegations(name: str) -> None:
+    """The other direction: what its users have goes on being useful."""
+    path = PKI / "ed25519" / "leaf" / f"{name}.req"
+    issuer = issuers_of(path.with_suffix(".pem"))
+    plan = make_plan(read_request(path.read_bytes(), name), issuer, Terms(Role.LEAF), WHEN)
+    facts = read_certificate(certify(plan, issuer, now=WHEN).bundle[0])
+    assert (facts.constraints is not None and facts.constraints.once) is (name not in ("info-one", "get"))
+
+
 # the request tool: the same words typed, the same request
 
 
