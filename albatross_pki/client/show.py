@@ -124,6 +124,7 @@ class Screen:
         return text if self.width is None else ago(datetime.fromisoformat(text), self.now())
 
 
+_LAST = {"image", "digest"}
 UNIKERNEL_HEADING = ("NAME", "MEMORY", "CPU", "STARTED", "RESTART", "NETWORK", "BLOCK", "IMAGE")
 POLICY_HEADING = ("PATH", "UNIKERNELS", "MEMORY", "CPU", "BLOCK", "BRIDGES")
 BLOCK_HEADING = ("NAME", "SIZE", "USED")
@@ -204,13 +205,18 @@ def statistics_line(document: dict[str, Any]) -> str:
 def _document_table(document: Any, width: int | None) -> str:
     """A document of an extended command: a list of objects as a table, one object as its fields."""
     if isinstance(document, list) and document and all(isinstance(each, dict) for each in document):
-        heading = list(document[0])
-        rows = [[_plain(each.get(key)) for key in heading] for each in document]
-        return layout([key.upper() for key in heading], rows, width)
+        heading = list(dict.fromkeys(key for each in document for key in each))
+        heading.sort(key=lambda key: key in _LAST)  # stable: digests go to the end, where tables give way first
+        rows = [[_field(key, each.get(key)) for key in heading] for each in document]
+        return layout([printable(str(key)).upper() for key in heading], rows, width)
     if isinstance(document, dict):
         room = max((len(str(key)) for key in document), default=0)
         return "\n".join(f"{printable(str(key)):<{room}}  {_plain(value)}" for key, value in document.items())
     return _plain(document)
+
+
+def _field(key: str, value: Any) -> str:
+    return _short_text(_plain(value)) if key == "name" else _plain(value)
 
 
 def _plain(value: Any) -> str:

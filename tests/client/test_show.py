@@ -58,6 +58,14 @@ ANSWERS: list[tuple[Success, Any, str]] = [
     (Text("x\x1b[2J\n"), {"name": ":hello", "result": "x\\x1b[2J\\n"}, "x\\x1b[2J\\n"),
     (Text('{"a": "b\\u001b"}'), {"a": "b\x1b"}, "a  b\\x1b"),
     (Text("{not json"), {"name": ":hello", "result": "{not json"}, "name    :hello\nresult  {not json"),
+    (
+        Text('[{"name": ":a", "image": "00", "wanted": "running"}, {"name": "b:c", "last_exit": null, "n": [1]}]'),
+        [
+            {"name": ":a", "image": "00", "wanted": "running"},
+            {"name": "b:c", "last_exit": None, "n": [1]},
+        ],
+        "NAME  WANTED   LAST_EXIT  N    IMAGE\na     running  -          -    00\nb:c   -        -          [1]  -",
+    ),
     (Unikernels(()), [], "no unikernels"),
     (
         Unikernels(((DEV_WEB, WEB),)),
