@@ -1,10 +1,19 @@
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+
 import pytest
 
 from albatross_pki.extensions import Constraints
+from albatross_pki.pem import certificates
+from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.policy.server import judge_server, needs_pin
 from tests.pki_builder import CLIENT_AUTH, EXTENDED_KEY_USAGE, HOUR, NOW, SERVER_AUTH, Authority, Leaf, purposes
 
 ROOT = Authority.root()
+VECTORS = FilePath(__file__).parents[1] / "vectors"
+AUTHORITIES = sorted(found.parent for found in (VECTORS / "pki").glob("*/cacert.pem"))
+FILES = ("server.pem", "cacert.pem")
+WITHIN = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 def problems(server: Leaf, host: str = "localhost", pin: bytes | None = None) -> list[str]:
@@ -87,3 +96,20 @@ def test_everything_at_once() -> None:
 
 def test_an_empty_chain_is_nobody() -> None:
     assert judge_server([], ROOT.facts, host="localhost", now=NOW) != []
+
+
+@pytest.mark.parametrize("directory", AUTHORITIES, ids=lambda found: found.name)
+def test_servers_that_upstreams_tools_made(directory: FilePath) -> None:
+    """No name in them, directly below the root: known by their pin, and by nothing else."""
+    server, root = (read_certificate(certificates((directory / name).read_bytes(), name)[0]) for name in FILES)
+    found = {pin: judge_server([server], root, host="host", now=WITHIN, pin=pin) for pin in (None, server.digest)}
+    assert [violation.field for violation in found[None]] == ["pin"]
+    assert found[server.digest] == []
+
+
+@pytest.mark.parametrize("directory", AUTHORITIES, ids=lambda found: found.name)
+def test_p15_delegations_that_upstreams_tools_made_are_no_servers(directory: FilePath) -> None:
+    """They have no extended key usage, so OpenSSL would take a server below them."""
+    alice, root = (read_certificate(certificates((directory / n).read_bytes(), n)[0]) for n in ("alice.pem", FILES[1]))
+    found = judge_server([alice], root, host="host", now=WITHIN, pin=alice.digest)
+    assert {"role", "purpose", "ca"} <= {violation.field for violation in found}
