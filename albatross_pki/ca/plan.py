@@ -14,23 +14,20 @@ better words, those there are what counts.
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from albatross_pki.ca.bounds import beyond_issuer
 from albatross_pki.ca.csr import RequestFacts
 from albatross_pki.ca.issuer import Issuer
 from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelRestart, Version
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, Constraints, ImageBinding
 from albatross_pki.keys import PublicKey
-from albatross_pki.names import Name, Path, parse_label
+from albatross_pki.names import Path, parse_label
 from albatross_pki.policies import Policy
 from albatross_pki.policy.constraints import (
     NO_CONSTRAINTS,
-    WORDS_OUTSIDE_LEAVES,
     command_word,
-    intersect,
-    permits,
-    within,
 )
-from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE, embedded_image
+from albatross_pki.policy.leaf_rules import WORDS_FOR_ONE
 from albatross_pki.policy.profiles import (
     Extensions,
     delegation_extensions,
@@ -39,7 +36,6 @@ from albatross_pki.policy.profiles import (
     server_extensions,
 )
 from albatross_pki.policy.roles import PATH_LABELS, Dialect, Role, is_host
-from albatross_pki.policy.rules import Violation, config_fits, shrinks, usable
 from albatross_pki.text import printable
 
 BACKDATED = timedelta(seconds=10)  # clocks differ a little; upstream does the same
@@ -131,7 +127,7 @@ def make_plan(request: RequestFacts, issuer: Issuer, terms: Terms, now: datetime
     role = _role(request, terms.role)
     command = _newest(request.command)
     label, wrong = _label(request, role, command)
-    wrong += _within_issuer(request, issuer, role, command)
+    wrong += beyond_issuer(request, issuer, role, command)
     wrong += _addresses(request, terms, role)
     path_length, too_long = _path_length(request, issuer, terms, role)
     wrong += too_long
@@ -219,50 +215,6 @@ def _label(request: RequestFacts, role: Role, command: AnyCommand | None) -> tup
         return parse_label(request.label or ""), []
     except AlbatrossError as error:
         return ".", [f"the common name '{printable(request.label or '')}' of the request: {error.message}"]
-
-
-def _within_issuer(request: RequestFacts, issuer: Issuer, role: Role, command: AnyCommand | None) -> list[str]:
-    """Everything in which the request exceeds its issuer."""
-    if role is Role.SERVER:
-        return ["a server certificate cannot stand below a delegation"] if issuer.chain else []
-    found: list[Violation] = []
-    wrong: list[str] = []
-    if isinstance(command, PolicyAdd):
-        found += usable(command.policy)
-        found += shrinks(issuer.policy, command.policy) if issuer.policy is not None else []
-        if issuer.is_permission:
-            wrong.append(f"{issuer.certificate.title} is a permission certificate: no delegation can stand below it")
-    elif isinstance(command, UnikernelCreate) and issuer.policy is not None:
-        found += config_fits(issuer.policy, command.config.settings)
-    elif command is not None and command_word(command) in WORDS_OUTSIDE_LEAVES:
-        wrong.append(f"the command {command_word(command)} cannot be in a certificate")
-    if request.constraints is not None:
-        found += within(issuer.constraints, request.constraints)
-    if role is Role.LEAF and command is not None:
-        found += _permitted(request, issuer, command)
-    return wrong + [violation.text for violation in found]
-
-
-def _permitted(request: RequestFacts, issuer: Issuer, command: AnyCommand) -> list[Violation]:
-    """What the constraints in force forbid about a leaf, on whichever of the hosts that they name."""
-    in_force = intersect(issuer.constraints, request.constraints or NO_CONSTRAINTS)
-    try:
-        name = Name(issuer.path, None if request.label in PATH_LABELS else parse_label(request.label or ""))
-    except AlbatrossError:
-        return []  # that is refused already
-    hosts = in_force.hosts or frozenset()
-    return permits(in_force, name, command, hosts=hosts, image_digest=_image_digest(request, in_force, command))
-
-
-def _image_digest(request: RequestFacts, in_force: Constraints, command: AnyCommand) -> bytes | None:
-    """The digest of the image, as far as it is known and somebody asks for it."""
-    if request.binding is not None:
-        return request.binding.digest
-    asked = in_force.images is not None or in_force.deployments is not None
-    if not asked or not isinstance(command, UnikernelCreate) or not command.config.image:
-        return None
-    image = embedded_image(command.config)
-    return None if image is None else image[0]
 
 
 def _addresses(request: RequestFacts, terms: Terms, role: Role) -> list[str]:
