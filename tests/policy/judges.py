@@ -15,10 +15,19 @@ from OpenSSL._util import lib  # for the one setting that pyOpenSSL has no name 
 from albatross_pki.extensions import COMMAND_OID, CONSTRAINTS_OID, IMAGE_BINDING_OID
 
 
-def openssl_accepts(ders: Sequence[bytes], roots: Sequence[bytes], now: datetime) -> bool:
-    """OpenSSL's verdict on a client's chain, leaf first, without X509_STRICT, which refuses upstream's roots."""
+def openssl_accepts(
+    ders: Sequence[bytes], roots: Sequence[bytes], now: datetime, crls: Sequence[bytes] | None = None
+) -> bool:
+    """OpenSSL's verdict on a client's chain, leaf first, without X509_STRICT, which refuses upstream's roots.
+
+    With ``crls`` it wants a valid list of every CA.
+    """
     store = crypto.X509Store()
     store.set_flags(crypto.X509StoreFlags.IGNORE_CRITICAL)
+    if crls is not None:
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+        for crl in crls:
+            store.add_crl(x509.load_der_x509_crl(crl))
     store.set_time(now.replace(tzinfo=None))
     lib.X509_STORE_set_purpose(store._store, lib.X509_PURPOSE_SSL_CLIENT)
     try:

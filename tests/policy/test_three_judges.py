@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 import tests.pki_builder
 from albatross_pki.policy.chain import BadCertificate, JudgeOptions, judge_bundle, read_anchors
 from albatross_pki.policy.path_rules import PATH_RULES
+from albatross_pki.policy.revocation import Revocations, read_crl
 from tests.pki_builder import (
     AUTHORITY_KEY_ID,
     BASIC_CONSTRAINTS,
     EXTENDED_KEY_USAGE,
+    HOUR,
     KEY_USAGE,
     NOW,
     SUBJECT_KEY_ID,
@@ -226,3 +228,37 @@ def _others_accept(case: Case) -> None:
     ed25519_oid = bytes.fromhex("06032b6570")
     if not any(ed25519_oid in der for der in (*presented.ders, *roots)):
         assert cryptography_accepts(presented.ders, roots, NOW), case.name
+
+
+ROOT = Authority.root()
+DEV = ROOT.delegate("dev")
+CAS = [ROOT, DEV, DEV.delegate("sub")]
+LEAF = CAS[-1].leaf()
+
+
+KINDS = st.sampled_from(["another revoked", "another reason", "revoked", "expired", "missing", "forged"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(trouble=st.sets(st.tuples(KINDS, st.integers(0, 2)), max_size=2))
+@example(trouble=set())
+def test_with_lists_ours_accepts_exactly_what_openssl_accepts(trouble: set[tuple[str, int]]) -> None:
+    """Every CA may revoke what it issued; where a list of each is required, both judges demand the same."""
+    below = [*CAS[1:], LEAF]
+    view, crls = Revocations(), []
+    for number, authority in enumerate(CAS):
+        found = {kind for kind, at in trouble if at == number}
+        if "missing" in found:
+            continue
+        crl = authority.crl(
+            [4711] * ("another revoked" in found) + [below[number].certificate.serial_number] * ("revoked" in found),
+            next_update=NOW - HOUR / 2 if "expired" in found else NOW + HOUR,
+            signing_key=make_key() if "forged" in found else None,
+            entry=[(x509.CRLReason(x509.ReasonFlags.superseded), False)] * ("another reason" in found),
+        )
+        crls.append(crl)
+        view, _ = view.accept(read_crl(crl), authority.facts, NOW)
+    options = JudgeOptions(revocations=view, require_crl=True)
+    ours = judge_bundle(LEAF.ders, [ROOT.facts], now=NOW, options=options).accepted
+    event(f"with lists ours accepts: {ours}")
+    assert ours == openssl_accepts(LEAF.ders, [ROOT.der], NOW, crls)
