@@ -24,7 +24,7 @@ from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
 from albatross_pki.host.preparation import block_name
 from albatross_pki.host.processes import Process, Sought, end, find_again, strays
-from albatross_pki.host.records import ProcessRecord, Snapshot, UnikernelRecord
+from albatross_pki.host.records import ChainPolicies, ProcessRecord, Snapshot, UnikernelRecord
 from albatross_pki.host.supervisor import Running, Supervisor, Unikernel
 from albatross_pki.unikernels import DEFAULT_STARTUP
 
@@ -38,6 +38,9 @@ async def take_over(supervisor: Supervisor, snapshot: Snapshot) -> None:
     host = supervisor.host
     supervisor.numbered_from(snapshot.next_number)
     supervisor.book.load(snapshot.operator, snapshot.remembered, datetime.now(UTC))
+    expired = set(snapshot.remembered) - set(supervisor.book.remembered.all())
+    if expired:
+        supervisor.state.remember(ChainPolicies(stale=tuple(expired)))
     for digest in host.images.settle(snapshot.images):
         log.error("the image %s is missing: what needs it cannot start", digest.hex())
     for warning in host.blocks.scan():

@@ -78,11 +78,11 @@ class BlockCommands:
         effective = supervisor.book.effective_at(datetime.now(UTC), rights.policies)
         if violations := supervisor.tree.admit_block(name, size_mb, effective):
             raise Refused([violation.text for violation in violations])
-        fresh, confirm = supervisor.book.remembering(rights.policies, datetime.now(UTC))
+        change, confirm = supervisor.book.remembering(rights.policies, datetime.now(UTC))
         self._blocks.add(name, size_mb)
         supervisor.tree.add_block(name, size_mb)
-        if fresh:
-            supervisor.state.remember(fresh)
+        if change.fresh:
+            supervisor.state.remember(change)
         confirm()
 
     async def _add_with_content(self, name: Name, command: av5.BlockAddOld, rights: Rights) -> Success:

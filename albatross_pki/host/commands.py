@@ -27,7 +27,7 @@ from albatross_pki.host.rights import Rights
 from albatross_pki.host.supervisor import Supervisor
 from albatross_pki.names import Name
 from albatross_pki.policy.constraints import command_word
-from albatross_pki.replies import Failure, Policies, Success, Text, UnikernelImage, Unikernels
+from albatross_pki.replies import ConsoleLine, Failure, Policies, Success, Text, UnikernelImage, Unikernels
 from albatross_pki.text import printable
 from albatross_pki.transport.errors import TransportError
 
@@ -83,6 +83,7 @@ class Commands:
             extensions.Rollback: self._rollback,
             extensions.Status: self._status,
             extensions.HostInfo: self._host_info,
+            extensions.Events: self._events,
         }
 
     def knows(self, command: object) -> TypeGuard[AnyCommand]:
@@ -167,6 +168,23 @@ class Commands:
 
     async def _host_info(self, request: Request, _: extensions.HostInfo, __: Conversation) -> Success:
         return Text(_json(host_document(self._supervisor, request.name.path)))
+
+    async def _events(self, request: Request, command: extensions.Events, conversation: Conversation) -> Success | None:
+        """What happened since a time, then what happens, until the listener goes away or its chain expires."""
+        events = self._supervisor.events
+        seconds = None
+        if request.rights.not_after is not None:
+            seconds = max(0.0, (request.rights.not_after - datetime.now(UTC)).total_seconds())
+        try:
+            with events.listening(request.name) as following:
+                await conversation.answer(Text("subscribed"))
+                for happened in events.since(request.name, command.since or datetime.now(UTC)):
+                    await conversation.answer(ConsoleLine(happened.at, happened.line(request.name)))
+                async with asyncio.timeout(seconds):
+                    await conversation.follow(ConsoleLine(each.at, each.line(request.name)) async for each in following)
+        except TimeoutError as error:
+            raise Refused(["a certificate of the chain has expired"]) from error
+        return None
 
     # policies: the label of the name is ignored, as Albatross does
 

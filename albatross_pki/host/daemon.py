@@ -3,23 +3,30 @@
 Start: state and directories are opened, sockets made, what the predecessor left is taken over; then connections are
 accepted while what is wanted is started. End by SIGTERM or SIGINT: no further connections, every unikernel ended (or
 left running), the state as it was.
+
+SIGHUP replaces the daemon in place: the same process executes the program anew, with the sockets that it has, so that
+unikernels stay its children, whoever waits for a connection goes on waiting, and nothing ends.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host import confinement, machine
 from albatross_pki.host.adoption import start_wanted, take_over
 from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.limits import HISTORY_DEPTH, IDLE_TIMEOUT, MAX_CONNECTIONS, MAX_EXTENDED_FRAME, MAX_FRAME
+from albatross_pki.host.ownership import check_owned
 from albatross_pki.host.policy_book import PolicyBook
 from albatross_pki.host.server import Server
 from albatross_pki.host.state import State
@@ -31,6 +38,8 @@ from albatross_pki.transport.sockets import activated_sockets, listen
 
 log = logging.getLogger(__name__)
 
+_FIRST_PASSED = 3  # sd_listen_fds(3)
+_REPLACED = "ALBATROSSD_REPLACED"  # set for ourselves alone
 LOCAL_SOCKET = "vmmd.sock"
 EXTENDED_SOCKET = "extended.sock"
 
@@ -60,8 +69,11 @@ def run(options: Options) -> None:
     """Serve until SIGTERM or SIGINT; raises ``AlbatrossError`` if the daemon cannot start."""
     _make_directories(options)
     _raise_descriptor_limit()
-    with contextlib.closing(State(options.dbdir)) as state, _sockets(options) as (local, extended):
-        asyncio.run(_serve(options, state, local, extended))
+    with _sockets(options) as (local, extended):
+        with contextlib.closing(State(options.dbdir)) as state:
+            again = asyncio.run(_serve(options, state, local, extended))
+        if again:
+            _execute_anew(local, extended)
 
 
 def _raise_descriptor_limit() -> None:
@@ -72,13 +84,17 @@ def _raise_descriptor_limit() -> None:
 
 
 def _make_directories(options: Options) -> None:
-    """Only what belongs to albatrossd alone is made; TMPDIR and its parts are the installation's."""
+    """Only what belongs to albatrossd alone is made; TMPDIR and its parts are the installation's.
+
+    Nobody else may write where the state is and tenders are looked for.
+    """
     try:
         os.makedirs(os.path.join(options.dbdir, "block"), mode=0o700, exist_ok=True)
     except OSError as error:
         raise DirectoryMissing(
             f"{options.dbdir}: {os.strerror(error.errno or 0).lower()}", hint="give another one with --dbdir"
         ) from error
+    check_owned(options.dbdir)
     for name in ("util", "fifo"):
         path = os.path.join(options.tmpdir, name)
         if not os.path.isdir(path):
@@ -88,9 +104,9 @@ def _make_directories(options: Options) -> None:
 @contextlib.contextmanager
 def _sockets(options: Options) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The two listening sockets: those that systemd passed, the others made and removed again."""
-    passed = (
-        {os.path.basename(str(each.getsockname())): each for each in activated_sockets()} if options.activated else {}
-    )
+    replaced = os.environ.pop(_REPLACED, None) is not None
+    activated = options.activated or replaced
+    passed = {os.path.basename(str(each.getsockname())): each for each in activated_sockets()} if activated else {}
     made: list[str] = []
     sockets = []
     try:
@@ -98,6 +114,8 @@ def _sockets(options: Options) -> Iterator[tuple[socket.socket, socket.socket]]:
             path = os.path.join(options.tmpdir, "util", name)
             if name in passed:
                 sockets.append(passed[name])
+                if not options.activated:  # we made it, before we were replaced
+                    made.append(path)
             else:
                 sockets.append(listen(path))
                 made.append(path)
@@ -110,10 +128,24 @@ def _sockets(options: Options) -> Iterator[tuple[socket.socket, socket.socket]]:
             each.close()
 
 
-async def _serve(options: Options, state: State, local: socket.socket, extended: socket.socket) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+def _execute_anew(local: socket.socket, extended: socket.socket) -> NoReturn:
+    """Become the program that is installed now, with the same arguments and the same sockets."""
+    # out of the way of the two descriptors that sd_listen_fds(3) gives, which is also how we hand them to ourselves
+    copies = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 100) for each in (local, extended)]
+    for target, copy in enumerate(copies, _FIRST_PASSED):
+        os.dup2(copy, target)
+        os.close(copy)
+    os.environ.update({_REPLACED: "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(copies))})
+    log.info("replaced in place")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  ourselves, as we were started
+
+
+async def _serve(options: Options, state: State, local: socket.socket, extended: socket.socket) -> bool:
+    """Serve until a signal; whether it was the one that asks for a replacement in place."""
+    stopping, again = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _set(again, stopping))
     host = Surroundings(
         options.tmpdir, options.dbdir, drop_path=options.drop_path, isolated_bridges=options.isolated_bridges
     )
@@ -137,11 +169,12 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         log.info("listening on %s", os.path.join(options.tmpdir, "util"))
         await _until(stopping, tasks)
     finally:
-        await supervisor.shut_down(keep_running=options.keep_running)
+        await supervisor.shut_down(keep_running=options.keep_running or again.is_set())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         host.close()
+    return again.is_set()
 
 
 def _supervisor(options: Options, state: State, host: Surroundings) -> Supervisor:
@@ -150,6 +183,11 @@ def _supervisor(options: Options, state: State, host: Surroundings) -> Superviso
     book = PolicyBook(root, reserve_mb=machine.reserve_mb(root.memory_mb))
     console = ConsoleAttachment(os.path.join(options.tmpdir, "util", "console.sock"))
     return Supervisor(host, state, book, console, StatisticsLink(), patience=options.patience, keep=options.history)
+
+
+def _set(*events: asyncio.Event) -> None:
+    for each in events:
+        each.set()
 
 
 async def _until(stopping: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from albatross_pki.authorised import ChainPolicy
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host.configurations import configuration_violations, missing_on_host
 from albatross_pki.host.images import ImageRefused, Source, StoredImage
@@ -24,7 +23,7 @@ from albatross_pki.host.limits import INLINE_WORK, MAX_IMAGE, MAX_UNIKERNELS, ME
 from albatross_pki.host.machine import online_cpus
 from albatross_pki.host.preparation import Prepared, mapped, prepare
 from albatross_pki.host.processes import Process
-from albatross_pki.host.records import Deployment
+from albatross_pki.host.records import ChainPolicies, Deployment
 from albatross_pki.host.restarts import Decision, Exit, judge_exit
 from albatross_pki.host.rights import OPERATOR, Rights, check_deployment
 from albatross_pki.host.supervisor import Supervisor, Unikernel, without_name
@@ -43,9 +42,9 @@ class DidNotComeUp(AlbatrossError):
 
 @dataclass(frozen=True, slots=True)
 class Remembering:
-    """The policies of the request's chain that are new, and what to call once they are on disk."""
+    """What changes in the remembered policies of chains, and what to call once that is on disk."""
 
-    policies: tuple[ChainPolicy, ...]
+    policies: ChainPolicies
     confirm: Callable[[], None]
 
 

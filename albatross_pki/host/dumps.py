@@ -5,6 +5,7 @@ discovered anew), images, configurations. All of them are wanted; what does not 
 flagged by ``status``, and blocks new ones. ``exported`` is the reverse, in the newest format.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -33,11 +34,8 @@ def import_file(path: str, dbdir: str) -> str:
     with open(path, "rb") as source:
         dump = decode_state_dump(source.read())
     os.makedirs(dbdir, mode=0o700, exist_ok=True)
-    state = State(dbdir)
-    try:
-        return _import(dump, state, ImageStore(os.path.join(dbdir, "images")))
-    finally:
-        state.close()
+    with contextlib.closing(State(dbdir)) as state, contextlib.closing(_images(dbdir)) as images:
+        return _import(dump, state, images)
 
 
 def exported(snapshot: Snapshot, images: ImageStore) -> Iterator[tuple[Name, bytes]]:
@@ -49,20 +47,20 @@ def exported(snapshot: Snapshot, images: ImageStore) -> Iterator[tuple[Name, byt
 
 def export(dbdir: str) -> bytes:
     """The state in ``dbdir`` as a dump in the newest format of Albatross; no daemon may be running."""
-    state = State(dbdir)
-    try:
+    with contextlib.closing(State(dbdir)) as state, contextlib.closing(_images(dbdir)) as images:
         snapshot = state.load()
-        images = ImageStore(os.path.join(dbdir, "images"))
         images.adopt(snapshot.images)
         configurations = dict(exported(snapshot, images))
-    finally:
-        state.close()
     return encode_state_dump(
         StateDump(
             tuple((each.name, each.deployments[0].config(configurations[each.name])) for each in snapshot.unikernels),
             tuple((Name.of_path(path), policy) for path, policy in snapshot.operator),
         )
     )
+
+
+def _images(dbdir: str) -> ImageStore:
+    return ImageStore(os.path.join(dbdir, "images"))
 
 
 def _import(dump: StateDump, state: State, images: ImageStore) -> str:

@@ -1,8 +1,9 @@
 """Fifos for console output, below ``TMPDIR/fifo``, one per unikernel, named like it.
 
 A fifo is made under a name of its own and renamed when its unikernel starts, so that a successor can be prepared
-while its predecessor still writes. It is opened for reading and writing before anybody else can: there always is a
-reader, and no writer meets a broken pipe. Links are never followed; the directory belongs to root and the console.
+while its predecessor still writes. It is opened for reading and writing, by albatrossd and for the unikernel itself:
+there always is a reader, and no writer meets a broken pipe. Links are never followed; the directory belongs to root
+and the console.
 """
 
 import contextlib
@@ -35,7 +36,8 @@ class Fifo:
             raise FifoError(f"file {printable(self.path)} error in mkfifo: {_reason(error)}") from error
         self.identity = _identity(self.descriptor)
         try:
-            self.output = os.open(f"/proc/self/fd/{self.descriptor}", os.O_WRONLY | os.O_CLOEXEC)
+            # the unikernel is a reader too: with everybody else gone, it blocks on a full pipe and meets no broken one
+            self.output = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC)
         except BaseException:
             os.close(self.descriptor)
             self._unlink_temporary()

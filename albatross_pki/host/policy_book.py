@@ -12,6 +12,7 @@ from datetime import datetime
 from albatross_pki.authorised import ChainPolicy
 from albatross_pki.errors import Refused
 from albatross_pki.host.limits import MAX_OPERATOR_POLICIES
+from albatross_pki.host.records import ChainPolicies
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.policy.effective import RememberedPolicies, effective, insertable, over, own_policy
@@ -54,25 +55,25 @@ class PolicyBook:
 
         return lookup
 
-    def remembering(
-        self, own: tuple[ChainPolicy, ...], now: datetime
-    ) -> tuple[tuple[ChainPolicy, ...], Callable[[], None]]:
-        """What would be newly remembered of a chain, and the function to call once that is on disk.
+    def remembering(self, own: tuple[ChainPolicy, ...], now: datetime) -> tuple[ChainPolicies, Callable[[], None]]:
+        """What would change in what is remembered, and the function to call once that is on disk.
 
         Raises ``Refused`` if there is no room for it.
         """
+        if not own:
+            return ChainPolicies(), _nothing
         after, violations = self.remembered.remember(own, now)
         if violations:
             raise Refused([violation.text for violation in violations])
-        known = {each for entries in self.remembered.by_path.values() for each in entries} if own else set()
-        fresh = tuple(each for each in own if each not in known)
+        known, kept = frozenset(self.remembered.all()), frozenset(after.all())
+        change = ChainPolicies(tuple(kept - known), tuple(known - kept))
 
         def confirm() -> None:
             # another request may have been remembered meanwhile: this chain is added to what is known now
-            merged, refused = self.remembered.remember(fresh, now)
+            merged, refused = self.remembered.remember(own, now)
             self.remembered = after if refused else merged
 
-        return fresh, confirm
+        return change, confirm
 
     def insertion(self, path: Path, policy: Policy) -> list[Violation]:
         """Every reason why the operator may not set ``policy``; what is in use is no reason (it is told as *over*)."""
@@ -104,6 +105,10 @@ class PolicyBook:
     def _chain_policy(self, path: Path) -> Policy | None:
         entries = self.remembered.by_path.get(path, ())
         return max(entries, key=lambda each: each.not_before).policy if entries else None
+
+
+def _nothing() -> None:
+    """What there is to confirm for a request without a chain."""
 
 
 def _descending(path: Path) -> tuple[tuple[int, ...], ...]:

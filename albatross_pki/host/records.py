@@ -74,6 +74,14 @@ class UnikernelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainPolicies:
+    """A change in the policies that are remembered of chains."""
+
+    fresh: tuple[ChainPolicy, ...] = ()
+    stale: tuple[ChainPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that the state holds."""
 

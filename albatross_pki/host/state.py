@@ -15,14 +15,14 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from albatross_pki.authorised import CertificateId, ChainPolicy
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host import faults
 from albatross_pki.host.lifecycle import Wanted
-from albatross_pki.host.records import AttachedTap, Deployment, ProcessRecord, Snapshot, UnikernelRecord
+from albatross_pki.host.records import AttachedTap, ChainPolicies, Deployment, ProcessRecord, Snapshot, UnikernelRecord
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.wire.configuration import decode_config, encode_config
@@ -31,6 +31,7 @@ FILE_NAME = "albatross.sqlite"
 LOCK_NAME = "albatross.lock"
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x416C6261  # "Alba"
+NO_CHANGE = ChainPolicies()
 
 _SCHEMA = """
 CREATE TABLE deployments (
@@ -111,7 +112,7 @@ class State:
     # what is wanted
 
     def deploy(
-        self, deployment: Deployment, wanted: Wanted, *, keep: int, remember: Iterable[ChainPolicy] = ()
+        self, deployment: Deployment, wanted: Wanted, *, keep: int, remember: ChainPolicies = NO_CHANGE
     ) -> list[bytes]:
         """Make ``deployment`` the current one of its name; at most ``keep`` older ones stay for rollback.
 
@@ -139,7 +140,7 @@ class State:
                 (name, name, keep + 1),
             )
 
-    def revert(self, name: Name, number: int, *, remember: Iterable[ChainPolicy] = ()) -> list[bytes]:
+    def revert(self, name: Name, number: int, *, remember: ChainPolicies = NO_CHANGE) -> list[bytes]:
         """Make the older deployment ``number`` the current one of ``name`` and forget those after it."""
         with self._transaction() as execute:
             execute("UPDATE unikernels SET deployment = ?, wanted = ? WHERE name = ?",
@@ -155,13 +156,13 @@ class State:
                 (encode_config(deployment.config()), deployment.number),
             )
 
-    def want(self, name: Name, wanted: Wanted, *, remember: Iterable[ChainPolicy] = ()) -> None:
+    def want(self, name: Name, wanted: Wanted, *, remember: ChainPolicies = NO_CHANGE) -> None:
         """Record that ``name`` is to run or to be stopped."""
         with self._transaction() as execute:
             execute("UPDATE unikernels SET wanted = ? WHERE name = ?", (wanted.value, str(name)))
             _remember(execute, remember)
 
-    def forget(self, name: Name, *, remember: Iterable[ChainPolicy] = ()) -> list[bytes]:
+    def forget(self, name: Name, *, remember: ChainPolicies = NO_CHANGE) -> list[bytes]:
         """Remove ``name`` with all its deployments; returns the digests of images that nothing refers to any more."""
         with self._transaction() as execute:
             execute("DELETE FROM unikernels WHERE name = ?", (str(name),))
@@ -178,18 +179,10 @@ class State:
         with self._transaction() as execute:
             execute("DELETE FROM policies WHERE path = ?", (str(path),))
 
-    def remember(self, policies: Iterable[ChainPolicy]) -> None:
+    def remember(self, policies: ChainPolicies) -> None:
         """Remember policies of chains, for commands that change something else than a unikernel."""
         with self._transaction() as execute:
             _remember(execute, policies)
-
-    def forget_chain_policies(self, policies: Iterable[ChainPolicy]) -> None:
-        with self._transaction() as execute:
-            for each in policies:
-                execute(
-                    "DELETE FROM chain_policies WHERE path = ? AND issuer_key = ? AND serial = ?",
-                    (str(each.path), each.certificate.issuer_key, f"{each.certificate.serial:x}"),
-                )
 
     # what is
 
@@ -346,8 +339,13 @@ def _hint(error: sqlite3.Error) -> str | None:
     return "make room on the file system of --dbdir" if "full" in str(error) else None
 
 
-def _remember(execute: _Execute, policies: Iterable[ChainPolicy]) -> None:
-    for each in policies:
+def _remember(execute: _Execute, policies: ChainPolicies) -> None:
+    for each in policies.stale:
+        execute(
+            "DELETE FROM chain_policies WHERE path = ? AND issuer_key = ? AND serial = ?",
+            (str(each.path), each.certificate.issuer_key, f"{each.certificate.serial:x}"),
+        )
+    for each in policies.fresh:
         execute(
             "INSERT OR REPLACE INTO chain_policies VALUES (?, ?, ?, ?, ?, ?)",
             (

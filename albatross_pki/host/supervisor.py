@@ -24,6 +24,7 @@ from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host import faults
 from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
+from albatross_pki.host.events import EventLog
 from albatross_pki.host.lifecycle import TOLD_TO_END, Event, Phase, Wanted, advance
 from albatross_pki.host.limits import COME_UP_GRACE, ENDED_KEPT, FIRST_DELAY, HISTORY_DEPTH, KILL_GRACE, STOP_GRACE
 from albatross_pki.host.policy_book import PolicyBook
@@ -34,7 +35,7 @@ from albatross_pki.host.restarts import Decision, Exit, delay, failures_after, j
 from albatross_pki.host.state import State, StateError
 from albatross_pki.host.statistics_link import StatisticsLink
 from albatross_pki.host.surroundings import Surroundings
-from albatross_pki.names import Name
+from albatross_pki.names import Name, Path
 from albatross_pki.policy.tree import ResourceTree
 from albatross_pki.text import printable
 
@@ -118,6 +119,7 @@ class Supervisor:
         self.table: dict[Name, Unikernel] = {}
         self.tree = ResourceTree()
         self.ended: list[Ended] = []
+        self.events = EventLog()
         self.shutting_down = False
         self._busy: dict[Name, str] = {}
         self._quiet = asyncio.Event()  # nothing is being changed
@@ -213,6 +215,7 @@ class Supervisor:
         self.take(unikernel, Event.UP)
         unikernel.trouble = None
         log.info("started %s (%s)", unikernel.name, record.tender)
+        self.events.note(unikernel.name, "started", f"deployment {record.deployment}")
         return running
 
     def follow(self, unikernel: Unikernel, running: Running) -> None:
@@ -245,6 +248,7 @@ class Supervisor:
     def _on_exit(self, unikernel: Unikernel, running: Running, ended: Exit) -> None:
         """Called once for every process, before anybody who waits for its end goes on."""
         log.info("unikernel %s (PID %d) stopped with %s", unikernel.name, running.process.pid, ended)
+        self.events.note(unikernel.name, "ended", str(ended))
         self._process_gone(running.record)
         if unikernel.running is running:
             self.console.withdraw(unikernel.name)
@@ -289,6 +293,9 @@ class Supervisor:
         if self.table.get(unikernel.name) is unikernel:
             del self.table[unikernel.name]
             self.tree.settle(unikernel.name, None)
+            self.events.note(unikernel.name, "gone")
+            if not self.tree.usage(Path(unikernel.name.path.labels[:1])).unikernels:
+                self.events.forget(unikernel.name)
 
     def _process_gone(self, record: ProcessRecord) -> None:
         try:
@@ -310,6 +317,7 @@ class Supervisor:
         unikernel.due = time.monotonic() + seconds
         if seconds:
             log.warning("%s starts again in %g seconds", unikernel.name, seconds)
+            self.events.note(unikernel.name, "waiting", f"starts again in {seconds:g} seconds")
         loop = asyncio.get_running_loop()
 
         def due() -> None:
@@ -341,6 +349,7 @@ class Supervisor:
             log.exception("a defect while starting %s", unikernel.name)
         log.error("failed to create %s: %s", unikernel.name, printable(str(error)))
         unikernel.trouble = str(error) or type(error).__name__
+        self.events.note(unikernel.name, "failed to start", unikernel.trouble)
         unikernel.failures += 1
         self.take(unikernel, Event.DEFERRED)
         self.start_after(unikernel, max(FIRST_DELAY, delay(unikernel.failures)))

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.limits import VERSION_OUTPUT, VERSION_TIMEOUT
+from albatross_pki.host.ownership import check_owned
 from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.image.solo5 import Abi, Solo5Image, Target
 from albatross_pki.text import printable
@@ -103,6 +104,7 @@ class Tenders:
         return shutil.which(name, path=self._search_path)
 
     async def _version(self, path: str) -> int:
+        check_owned(path)  # it is about to be executed by this daemon
         status = os.stat(path)
         key = (path, status.st_ino, status.st_mtime_ns)
         if key not in self._versions:

@@ -78,6 +78,10 @@ class Recorder(Conversation):
         self.answered = True
         self.answers.append(payload)
 
+    async def follow(self, payloads: AsyncIterator[Payload]) -> None:
+        async for payload in payloads:
+            await self.answer(payload)
+
     async def chunk(self) -> bytes:
         await asyncio.sleep(0)
         if not self.chunks:
@@ -113,6 +117,9 @@ class Inside:
         request = Request(Name.parse(name), command, rights, "test", image)
         outcome = await self.commands.execute(request, recorder)
         return recorder.answers, outcome
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     def pid(self, name: str) -> int:
         running = self.supervisor.table[Name.parse(name)].running

@@ -151,6 +151,64 @@ def test_p06_without_a_console_unikernels_start_and_never_block(tmp_path: FilePa
         until(lambda: host.running() == {} and "stopped with exit" in host.log())
 
 
+def test_p06_with_daemon_and_console_gone_a_unikernel_blocks_and_does_not_die(tmp_path: FilePath) -> None:
+    from tests.host.running import TICKER, hello
+
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        config = hello("--lines=100000", "--fast", "--exit=3", image=TICKER, add_name=False, fail_behaviour=RESTART)
+        host.ask(name, UnikernelCreate(config))
+        (pid,) = host.unikernels()
+        host.kill()
+        until(lambda: "pipe" in FilePath(f"/proc/{pid}/wchan").read_text() or cpu_time(pid) == cpu_time(pid, 0.2))
+        assert host.unikernels() == {pid}
+        host.start()
+        until(lambda: host.unikernels() not in (set(), {pid}))  # read again, it ended as it should and was restarted
+
+
+def cpu_time(pid: int, after: float = 0.0) -> str:
+    """User and system time of a process, in ticks."""
+    time.sleep(after)
+    return " ".join(FilePath(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+
+
+def test_p27_sighup_replaces_the_daemon_in_place(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        name = f"dev:{host.label()}"
+        host.ask(name, create("--exit=3", "x", add_name=False, fail_behaviour=RESTART))
+        host.ask(name, create("stays", force=True, fail_behaviour=RESTART))
+        (pid,) = host.unikernels()
+        assert host.process is not None
+        for times in (1, 2):
+            host.process.send_signal(signal.SIGHUP)
+            until(lambda: host.log().count("replaced in place") == times)  # noqa: B023  looked at right here
+            assert name in host.running()  # whoever connects meanwhile just waits
+            assert host.unikernels() == {pid}
+        assert os.getppid() != host.process.pid
+        with open(f"/proc/{pid}/stat", encoding="ascii") as source:
+            assert int(source.read().rpartition(")")[2].split()[1]) == host.process.pid  # still its child
+        assert host.ask(name, UnikernelDestroy()) == Text("destroyed unikernel")
+        assert "signal SIGTERM" in host.log()  # so its status was known
+        assert host.stop() == 0
+        assert os.listdir(os.path.join(host.tmpdir, "util")) == []
+
+
+def test_too_many_open_files_is_an_answer_and_passes(tmp_path: FilePath) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+    with daemon(tmp_path, before=few) as host:
+        name = f"dev:{host.label()}"
+        answers = [text_of(host.ask(f"{name}{number}", create())) for number in range(20)]
+        assert answers[0] == "created unikernel"
+        refused = [answer for answer in answers if answer != "created unikernel"]
+        assert refused
+        assert all("too many open files" in answer.lower() for answer in refused), refused
+        alive = host.running()
+        assert len(alive) == answers.count("created unikernel") == len(host.unikernels())
+        for each in alive:
+            assert host.ask(each, UnikernelDestroy()) == Text("destroyed unikernel")
+        assert host.ask(name, create()) == CREATED
+
+
 def test_p06_a_stopped_console_delays_nobody_for_long_and_comes_back(tmp_path: FilePath) -> None:
     with daemon(tmp_path) as host, console(host) as process:
         first, second = f"dev:{host.label('a')}", f"dev:{host.label('b')}"
@@ -264,27 +322,26 @@ def authorised(name: str, command: object, **fields: object) -> AuthorisedReques
     return AuthorisedRequest(Name.parse(name), command, (policy,), leaf, policy.not_after, **fields)  # type: ignore[arg-type]
 
 
-def send_authorised(host: Daemon, request: AuthorisedRequest, image: int | None = None) -> tuple[list[object], Outcome]:
-    """The answers on the passed socket, and the outcome."""
+def send_authorised(
+    host: Daemon, request: AuthorisedRequest, image: int | None = None, *, read: int | None = None
+) -> tuple[list[object], Outcome]:
+    """The answers on the passed socket (all, or ``read`` of them before it is closed), and the outcome."""
     ours, theirs = socket.socketpair()
-    with Connection(host.socket("extended.sock"), timeout=20) as connection, ours:
+    with Connection(host.socket("extended.sock"), timeout=20) as connection:
         with theirs:
             descriptors = [theirs.fileno()] if image is None else [theirs.fileno(), image]
             payload = encode_side(request)
             socket.send_fds(connection.socket, [struct.pack("!I", len(payload)) + payload], descriptors)
+        answers: list[object] = []
+        with ours, ours.makefile("rb") as frames:
+            ours.settimeout(20)
+            while (read is None or len(answers) < read) and (head := frames.read(4)):
+                answers.append(decode_message(frames.read(struct.unpack("!I", head)[0])).payload)
         octets = connection.receive_payload()
         assert octets is not None
         outcome = decode_side(octets)
         assert isinstance(outcome, Outcome)
-        answers = []
-        data = b""
-        while piece := ours.recv(1 << 16):
-            data += piece
-        while data:
-            (length,) = struct.unpack("!I", data[:4])
-            answers.append(decode_message(data[4 : 4 + length]).payload)
-            data = data[4 + length :]
-        return list(answers), outcome
+        return answers, outcome
 
 
 def test_an_authorised_request_runs_the_image_that_comes_beside_it(tmp_path: FilePath) -> None:

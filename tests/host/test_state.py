@@ -11,7 +11,7 @@ import pytest
 from albatross_pki.authorised import CertificateId, ChainPolicy
 from albatross_pki.host import faults
 from albatross_pki.host.lifecycle import Wanted
-from albatross_pki.host.records import AttachedTap, Deployment, ProcessRecord
+from albatross_pki.host.records import AttachedTap, ChainPolicies, Deployment, ProcessRecord
 from albatross_pki.host.state import FILE_NAME, SCHEMA_VERSION, State, StateError
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
@@ -54,7 +54,7 @@ def chain(serial: int, days: int = 1) -> ChainPolicy:
 
 def test_p21_everything_is_there_again(state: State) -> None:
     policies = (chain(1), chain(2**159))
-    state.deploy(deployment(1), Wanted.RUNNING, keep=3, remember=policies)
+    state.deploy(deployment(1), Wanted.RUNNING, keep=3, remember=ChainPolicies(policies))
     state.deploy(deployment(2, image=b"j" * 32), Wanted.RUNNING, keep=3)
     state.set_policy(Path(("dev",)), POLICY)
     record = ProcessRecord("ab12", NAME, 2, "boot", "embedded", 7, (AttachedTap("service", "vmmtap0", "br0"),))
@@ -164,6 +164,6 @@ def test_a_record_that_cannot_be_understood_is_refused(state: State) -> None:
 
 
 def test_p13_expired_policies_can_be_forgotten(state: State) -> None:
-    state.remember([chain(1), chain(2)])
-    state.forget_chain_policies([chain(1)])
+    state.remember(ChainPolicies((chain(1), chain(2))))
+    state.remember(ChainPolicies(stale=(chain(1),)))
     assert state.load().remembered == (chain(2),)

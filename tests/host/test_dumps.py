@@ -1,0 +1,74 @@
+"""The state of Albatross' own daemon, taken over and written."""
+
+import hashlib
+import os
+from pathlib import Path as FilePath
+
+import pytest
+
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host.dumps import export, import_file
+from albatross_pki.messages import StateDump
+from albatross_pki.names import Name, Path
+from albatross_pki.policies import Policy
+from albatross_pki.unikernels import Settings, UnikernelConfig
+from albatross_pki.wire.errors import MalformedMessage
+from albatross_pki.wire.state import decode_state_dump, encode_state_dump
+from tests.host.running import HELLO, directories, inside
+
+UPSTREAM = FilePath(__file__).parents[1] / "vectors" / "state"
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in UPSTREAM.glob("*.der")))
+def test_what_upstream_wrote_is_taken_over_and_given_back(tmp_path: FilePath, name: str) -> None:
+    dump = decode_state_dump((UPSTREAM / name).read_bytes())
+    told = import_file(str(UPSTREAM / name), str(tmp_path / "db"))
+    policies = [(each, policy) for each, policy in dump.policies if each != Name()]
+    assert told == f"imported {len(dump.unikernels)} unikernels and {len(policies)} policies"
+    again = decode_state_dump(export(str(tmp_path / "db")))
+    assert sorted(again.policies) == sorted(policies)  # the root's is the machine's
+    assert {each: config.settings for each, config in again.unikernels} == {
+        each: config.settings for each, config in dump.unikernels
+    }
+
+
+async def test_imported_unikernels_run_also_beyond_a_limit(tmp_path: FilePath) -> None:
+    config = UnikernelConfig(HELLO, Settings(memory_mb=4))
+    names = [Name.parse(f"dev:u{number}") for number in range(2)]
+    policy = Policy(frozenset({0}), 1, 4)
+    dump = StateDump(tuple((name, config) for name in names), ((Name.of_path(Path(("dev",))), policy),))
+    (tmp_path / "state").write_bytes(encode_state_dump(dump))
+    _, dbdir = directories(tmp_path)
+    import_file(str(tmp_path / "state"), dbdir)
+    assert os.listdir(os.path.join(dbdir, "images")) == [hashlib.sha256(HELLO).hexdigest()]
+    async with inside(tmp_path) as host:
+        assert [host.phase(str(name)) for name in names] == ["running", "running"]
+        over = host.supervisor.book.exceeded(host.supervisor.tree, Path(("dev",)), host.now())
+        assert {each.field for each in over} == {"unikernels", "memory"}
+
+
+def test_a_state_that_is_there_is_never_overwritten(tmp_path: FilePath) -> None:
+    import_file(str(UPSTREAM / "full.der"), str(tmp_path / "db"))
+    before = export(str(tmp_path / "db"))
+    with pytest.raises(Refused, match="there is a state already"):
+        import_file(str(UPSTREAM / "policies.der"), str(tmp_path / "db"))
+    assert export(str(tmp_path / "db")) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\xa7\x00"])
+def test_what_is_no_dump_is_refused(tmp_path: FilePath, content: bytes) -> None:
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(MalformedMessage):
+        import_file(str(tmp_path / "state"), str(tmp_path / "db"))
+    assert not (tmp_path / "db").exists()
+
+
+def test_a_damaged_image_in_a_dump_leaves_nothing(tmp_path: FilePath) -> None:
+    good = UnikernelConfig(HELLO, Settings())
+    bad = UnikernelConfig(b"no zlib", Settings(), compressed=True)
+    dump = StateDump(((Name.parse("a:good"), good), (Name.parse("b:bad"), bad)), ())
+    (tmp_path / "state").write_bytes(encode_state_dump(dump))
+    with pytest.raises(AlbatrossError, match="failed to uncompress"):
+        import_file(str(tmp_path / "state"), str(tmp_path / "db"))
+    assert os.listdir(tmp_path / "db" / "images") == []
+    assert decode_state_dump(export(str(tmp_path / "db"))).unikernels == ()
