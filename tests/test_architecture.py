@@ -37,7 +37,10 @@ ONLY_IN = {
 # nobody waits for these before a command line has decided that it needs them
 HEAVY = ("asn1crypto", "asyncio", "cryptography", "elftools", "OpenSSL", "pyroute2", "sqlite3", "ssl")
 SERVING = {"asyncio", "ssl"}  # asyncio imports ssl; programs that are going to serve may have both
-SERVERS = {"albatross-authorise", "albatross-console", "albatross-tls-endpoint", "albatross-tls-inetd", "albatrossd"}
+SERVERS = {
+    *("albatross-authorise", "albatross-console", "albatross-influx", "albatross-stats"),
+    *("albatross-tls-endpoint", "albatross-tls-inetd", "albatrossd"),
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
