@@ -91,10 +91,11 @@ class Revoked:
 
 
 # An "issued" line as ``Issued.entry`` and the journal write it. Nearly all lines of a ledger are of this form, and
-# reading them so is several times faster than JSON; a line that does not match exactly is read as JSON.
+# reading them so is several times faster than JSON; a line that does not match exactly is read as JSON, and a ledger
+# with escapes in its text altogether, so that a value here is what stands between its quotes.
 _LINE = re.compile(
     r'^\{"n":[0-9]+,"previous":"[0-9a-f]{64}","kind":"issued"'
-    + "".join(rf',"{name}":"([^"\\\n]*)"' for name in Issued._fields)
+    + "".join(rf',"{name}":"([^"]*)"' for name in Issued._fields)
     + r"\}\n",
     re.MULTILINE,
 )
@@ -119,10 +120,12 @@ class LedgerView:
             text = read_journal(path).decode("ascii")
         except UnicodeDecodeError as error:
             raise BadJournal(path, "is not made of JSON lines in ASCII") from error
-        pieces = _LINE.split(text)
+        pieces = _LINE.split(text) if "\\" not in text else [text]
         columns = (pieces[start::_STRIDE] for start in range(1, _STRIDE))
-        others = "".join(pieces[::_STRIDE]).encode("ascii")
-        return cls(map(Issued._make, zip(*columns, strict=True)), parse_entries(others, path))
+        others = "".join(pieces[::_STRIDE])
+        if text.count("\n") != len(pieces) // _STRIDE + others.count("\n"):
+            raise BadJournal(path, "holds text that goes on in another line")
+        return cls(map(Issued._make, zip(*columns, strict=True)), parse_entries(others.encode("ascii"), path))
 
     def _take(self, entry: Mapping[str, Any]) -> None:
         kind = entry.get("kind")

@@ -200,6 +200,20 @@ def test_a_changed_ledger_is_found(leaf: Path, ca: Program) -> None:
     assert "does not follow" in ca("ledger", "verify", "db", check=False).err
 
 
+def test_text_with_escapes_is_read_as_json(leaf: Path, ca: Program) -> None:
+    """Everything else of the ledger is read as it always is."""
+    plain = ca("list", "db").out
+    with Journal.open("db.ledger") as journal:
+        journal.append({"kind": "note", "text": '\u00e4\n"'})
+    assert ca("list", "db").out == plain
+
+
+def test_a_line_break_in_a_value_is_refused(leaf: Path, ca: Program) -> None:
+    octets = Path("db.ledger").read_bytes()
+    Path("db.ledger").write_bytes(octets.replace(b'"label":"dev"', b'"label":"d\nv"'))
+    assert "goes on in another line" in ca("list", "db", check=False).err
+
+
 def test_a_certificate_beside_the_ledger_is_found(leaf: Path, ca: Program) -> None:
     with open("db", "a") as database:
         database.write("00deadbeef ghost\n")
