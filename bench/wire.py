@@ -17,12 +17,13 @@ from albatross_pki.unikernels import (
 )
 from albatross_pki.wire.framing import HEADER_OCTETS, FrameDecoder, frame
 from albatross_pki.wire.message import decode_message, encode_message
-from bench.measure import Row, compare, seconds
+from bench.measure import Row, compare
 
 IMAGE_OCTETS = 16 << 20
 FRAMES = 20_000
 FRAME_OCTETS = 200
 ENTRIES_AT_ONCE = 2_000  # so many entries at least are read in one measurement, in however many messages
+IMAGES_AT_ONCE = 10
 LINEAR = 1.5  # what an entry of 10,000 may cost against one of 100
 COPIES = 3.0
 
@@ -48,9 +49,9 @@ def answers(what: str, action: Callable[[Message], Callable[[], object]]) -> Ite
         )
 
 
-def per_entry(action: Callable[[], object], entries: int) -> Callable[[], float]:
-    """Seconds that ``action`` takes for each of the ``entries`` that it is about."""
-    times = max(1, ENTRIES_AT_ONCE // entries)
+def per_entry(action: Callable[[], object], entries: int, at_once: int = ENTRIES_AT_ONCE) -> Callable[[], float]:
+    """Seconds that ``action`` takes for each of the ``entries`` that it is about, at least ``at_once`` in all."""
+    times = max(1, at_once // entries)
 
     def measured() -> float:
         begin = perf_counter()
@@ -85,9 +86,10 @@ def images() -> Iterator[Row]:
     image = bytes(IMAGE_OCTETS)
     message = Message(Header(Name.parse("dev:hello")), UnikernelCreate(UnikernelConfig(image, Settings())))
     octets = encode_message(message)
-    copying = seconds(lambda: bytearray(image))
+    copying = per_entry(lambda: bytearray(image), 1, IMAGES_AT_ONCE)
     what = f"wire: {{}} a create with an image of {IMAGE_OCTETS >> 20} MiB"
-    reading, writing = seconds(_reader(octets)), seconds(lambda: encode_message(message))
+    reading = per_entry(_reader(octets), 1, IMAGES_AT_ONCE)
+    writing = per_entry(lambda: encode_message(message), 1, IMAGES_AT_ONCE)
     yield compare(what.format("reading"), reading, "copying it", copying, at_most=COPIES)
     yield compare(what.format("writing"), writing, "copying it", copying, at_most=COPIES)
 

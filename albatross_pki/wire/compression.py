@@ -70,8 +70,6 @@ class Inflater:
 
     def _inflate(self, octets: bytes | bytearray | memoryview) -> bytes:
         """Some of what ``octets`` inflate to; one octet more than is allowed is asked for, so that excess shows."""
-        if self._stream.eof:
-            raise MalformedMessage("octets after its end", _PLACE)
         try:
             piece = self._stream.decompress(octets, min(PIECE, self._left + 1))
         except zlib.error as error:
