@@ -50,6 +50,32 @@ def _directory(context: click.Context, parameter: click.Parameter, value: str) -
     return value
 
 
+Address = tuple[str, int]
+
+
+def address_option(default_port: int) -> Callable[[click.Context, click.Parameter, str | None], Address | None]:
+    """The callback of an option ``IP[:PORT]``; an IPv6 address stands in brackets if a port follows."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> Address | None:
+        import ipaddress
+
+        if value is None:
+            return None
+        split = value.count(":") == 1 or "]:" in value
+        host, separator, port = value.rpartition(":") if split else (value, "", "")
+        try:
+            address = str(ipaddress.ip_address(host.strip("[]")))
+            number = int(port) if separator else default_port
+        except ValueError as error:
+            text = f"'{value}' is not a numeric address with an optional port"
+            raise click.BadParameter(text, context, parameter) from error
+        if not 0 < number < 65536:
+            raise click.BadParameter(f"port {number} is not between 1 and 65535", context, parameter)
+        return address, number
+
+    return parse
+
+
 def logging_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``-v``, ``--verbosity``, ``-q``, ``--color``, ``--syslog`` and ``--version``; see ``configure_logging``."""
     version = f"version v{__version__} protocol version {PROTOCOL_VERSION}"

@@ -7,7 +7,7 @@ import click
 
 from albatross_pki import console_script
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option
 from albatross_pki.names import Name
 
 if TYPE_CHECKING:
@@ -15,24 +15,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "albatross-influx"
 DEFAULT_PORT = 8094
-
-
-def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    """``IP[:PORT]``, an IPv6 address in brackets if a port follows."""
-    import ipaddress
-
-    if value is None:
-        return None
-    host, separator, port = value.rpartition(":") if value.count(":") == 1 or "]:" in value else (value, "", "")
-    try:
-        address = str(ipaddress.ip_address(host.strip("[]")))
-        number = int(port) if separator else DEFAULT_PORT
-    except ValueError as error:
-        text = f"'{value}' is not a numeric address with an optional port"
-        raise click.BadParameter(text, context, parameter) from error
-    if not 0 < number < 65536:
-        raise click.BadParameter(f"port {number} is not between 1 and 65535", context, parameter)
-    return address, number
 
 
 def _name(context: click.Context, parameter: click.Parameter, value: str) -> Name:
@@ -47,7 +29,7 @@ def _name(context: click.Context, parameter: click.Parameter, value: str) -> Nam
 @click.option(
     "--influx",
     "address",
-    callback=_address,
+    callback=address_option(DEFAULT_PORT),
     metavar="IP[:PORT]",
     help=f"A TCP listener for lines, port {DEFAULT_PORT} by default.",
 )

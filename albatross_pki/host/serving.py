@@ -43,8 +43,17 @@ async def _until_stopped(work: Callable[[], Awaitable[None]]) -> None:
     working = asyncio.ensure_future(work())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         await working
+    except asyncio.CancelledError:
+        log.info("stopped")
+    except BaseExceptionGroup as group:  # of a task group: the first reason is the one to show
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _activated() -> socket.socket:

@@ -77,6 +77,10 @@ class Audience(Generic[Subscriber]):
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
 
+    def everybody(self) -> list[Name]:
+        """Every unikernel, whether anybody listens or not."""
+        return list(self._watched)
+
     def wanted(self) -> list[Name]:
         """The unikernels that somebody listens to."""
         if not self._subscribers:

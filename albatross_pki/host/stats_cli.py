@@ -6,9 +6,10 @@ import os
 import click
 
 from albatross_pki import console_script
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option
 
 PROGRAM = "albatross-stats"
+PROMETHEUS_PORT = 9797
 
 
 @click.command(PROGRAM, epilog="Exits with 0 after SIGTERM or SIGINT, 124 for a wrong option, 125 without its socket.")
@@ -27,9 +28,23 @@ PROGRAM = "albatross-stats"
     multiple=True,
     help="A user who may say whom to watch, beside root and the user of this program (repeatable).",
 )
+@click.option(
+    "--prometheus",
+    "scrapes",
+    callback=address_option(PROMETHEUS_PORT),
+    metavar="IP[:PORT]",
+    help=f"Serve http://IP:PORT/metrics too, port {PROMETHEUS_PORT} by default; whoever reaches it sees everything.",
+)
 @click.option("--systemd-socket-activation", "activated", is_flag=True, help="Serve the socket that systemd passes.")
 @logging_options
-def command(tmpdir: str, interval: float, daemon_uids: tuple[int, ...], activated: bool, **log_options: object) -> None:
+def command(
+    tmpdir: str,
+    interval: float,
+    daemon_uids: tuple[int, ...],
+    scrapes: tuple[str, int] | None,
+    activated: bool,
+    **log_options: object,
+) -> None:
     """Sample processor time, memory and network of unikernels and stream them on TMPDIR/util/stat.sock."""
     if math.isnan(interval):
         raise click.BadParameter("it must be a number", param_hint="--interval")
@@ -39,7 +54,7 @@ def command(tmpdir: str, interval: float, daemon_uids: tuple[int, ...], activate
 
     sockets = os.path.join(tmpdir, "util")
     trusted = frozenset({0, os.geteuid(), *daemon_uids})
-    server = StatsServer(os.path.join(sockets, "vmmd.sock"), trusted, interval)
+    server = StatsServer(os.path.join(sockets, "vmmd.sock"), trusted, interval, scrapes=scrapes)
     run_until_stopped(server.serve, os.path.join(sockets, "stat.sock"), activated=activated)
 
 

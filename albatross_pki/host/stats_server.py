@@ -23,6 +23,7 @@ from albatross_pki.host.console_subscriber import Subscriber
 from albatross_pki.host.network_links import find_link
 from albatross_pki.host.network_netlink import ROUTE, Netlink, NetlinkError
 from albatross_pki.host.stats import Audience, Watched, checked
+from albatross_pki.host.stats_prometheus import serve_scrapes
 from albatross_pki.host.stats_sampling import NoProcess, read_process, start_ticks, statistics
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
@@ -48,11 +49,19 @@ log = logging.getLogger(__name__)
 class StatsServer:
     """Everything of one statistics daemon; ``trusted`` are the users who may say whom to watch."""
 
-    def __init__(self, daemon_path: str, trusted: frozenset[int], interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        daemon_path: str,
+        trusted: frozenset[int],
+        interval: float = INTERVAL,
+        audience: Audience[Subscriber] | None = None,
+        scrapes: tuple[str, int] | None = None,
+    ) -> None:
         self._daemon_path = daemon_path
         self._trusted = trusted
         self._interval = interval
-        self._audience: Audience[Subscriber] = Audience()
+        self._audience: Audience[Subscriber] = Audience() if audience is None else audience
+        self._scrapes = scrapes
         self._netlink: Netlink | None = None
 
     async def serve(self, listener: socket.socket) -> None:
@@ -63,6 +72,8 @@ class StatsServer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_daemon())
                 tasks.create_task(self._sample_regularly())
+                if self._scrapes is not None:
+                    tasks.create_task(serve_scrapes(*self._scrapes, self.collect))
                 tasks.create_task(
                     serve_unix(
                         listener,
@@ -205,18 +216,34 @@ class StatsServer:
                 self._sample(name)
             await asyncio.sleep(0)
 
+    async def collect(self) -> list[tuple[Name, Statistics]]:
+        """A sample of every unikernel, now, whoever listens."""
+        samples = []
+        for number, name in enumerate(self._audience.everybody()):
+            if (sample := self._taken(name)) is not None:
+                samples.append((name, sample))
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        return samples
+
     def _sample(self, name: Name) -> None:
-        watched = self._audience.find(name)
-        if watched is None:
-            return
-        try:
-            sample = self._gather(watched)
-        except NoProcess as error:
-            log.error("%s is no longer watched: %s", name, error)
-            self._audience.forget(name)
+        sample = self._taken(name)
+        if sample is None:
             return
         for shown, subscriber in self._audience.listeners(name):
             subscriber.offer(frame(encode_message(Message(Header(shown), sample))), 1)
+
+    def _taken(self, name: Name) -> Statistics | None:
+        """A sample, or ``None`` if the unikernel is not watched or its process is gone."""
+        watched = self._audience.find(name)
+        if watched is None:
+            return None
+        try:
+            return self._gather(watched)
+        except NoProcess as error:
+            log.error("%s is no longer watched: %s", name, error)
+            self._audience.forget(name)
+            return None
 
     def _gather(self, watched: Watched) -> Statistics:
         octets = read_process(watched.pid)

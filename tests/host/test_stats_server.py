@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
@@ -70,16 +72,19 @@ class Albatrossd:
 class Daemon:
     """A statistics process and its albatrossd."""
 
-    def __init__(self, directory: FilePath, interval: str = "0.05") -> None:
+    def __init__(self, directory: FilePath, *options: str) -> None:
         (directory / "util").mkdir()
         self.path = str(directory / "util" / "stat.sock")
         self.albatrossd = Albatrossd(str(directory / "util" / "vmmd.sock"))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "--tmpdir", str(directory), "--interval", interval],
+            [sys.executable, "-c", START, "--tmpdir", str(directory), "--interval", "0.05", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        self.albatrossd.accept()
+        try:
+            self.albatrossd.accept()
+        except TimeoutError:
+            raise AssertionError(f"the statistics daemon did not come: {self.stop()}") from None
         deadline = time.monotonic() + DEADLINE
         while not os.path.exists(self.path):
             assert time.monotonic() < deadline
@@ -230,6 +235,36 @@ def test_a_signal_ends_it_cleanly(tmp_path: FilePath):
     assert daemon.process.wait(DEADLINE) == 0
     assert daemon.stop() == ""
     assert not os.path.exists(daemon.path)
+
+
+def test_prometheus_can_scrape_what_is_watched(tmp_path: FilePath, guest: int):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    daemon = Daemon(tmp_path, "--prometheus", address)
+    daemon.albatrossd.tell("dev:hello", StatsAdd("", guest))
+    text = ""
+    deadline = time.monotonic() + DEADLINE
+    while "albatross_unikernels 1" not in text:
+        assert time.monotonic() < deadline
+        with (
+            contextlib.suppress(ConnectionRefusedError, urllib.error.URLError),
+            urllib.request.urlopen(f"http://{address}/metrics", timeout=DEADLINE) as answer,
+        ):
+            text = answer.read().decode()
+    daemon.stop()
+    assert 'albatross_unikernel_resident_memory_bytes{name="dev:hello"}' in text
+
+
+def test_an_address_that_is_taken_is_an_error(tmp_path: FilePath):
+    (tmp_path / "util").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-c", START, "--tmpdir", str(tmp_path), "--prometheus", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert "address already in use" in done.stderr.lower()
+    assert "Traceback" not in done.stderr
 
 
 def test_wrong_intervals_are_errors():
