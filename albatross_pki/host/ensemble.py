@@ -84,15 +84,19 @@ class Tls:
     port: int
 
 
-def programs(directory: str, tls: Tls | None, *, keep_running: bool = False) -> tuple[Program, ...]:
+def programs(
+    directory: str, tls: Tls | None, *, keep_running: bool = False, statistics: bool = False
+) -> tuple[Program, ...]:
     """Every program of a host in ``directory``, in the order of their start; without ``tls`` only the local ones."""
     run = os.path.join(directory, "run")
     util = os.path.join(run, "util")
     daemon = ["--tmpdir", run, "--dbdir", os.path.join(directory, "db"), *(["--keep-running"] if keep_running else [])]
-    local = (
+    local: tuple[Program, ...] = (
         Program("albatross-console", ("--tmpdir", run), (Listening(f"{util}/console.sock"),)),
         Program("albatrossd", tuple(daemon), (Listening(f"{util}/vmmd.sock"), Listening(f"{util}/extended.sock"))),
     )
+    if statistics:
+        local = (*local, Program("albatross-stats", ("--tmpdir", run), (Listening(f"{util}/stat.sock"),)))
     if tls is None:
         return local
     state = os.path.join(directory, "authorise")

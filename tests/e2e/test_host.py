@@ -1,5 +1,6 @@
 """``albatross-host`` with the real daemons: Ctrl-C, a daemon that dies, a host that is killed, a second one."""
 
+import json
 import os
 import re
 import select
@@ -124,4 +125,16 @@ def test_a_host_that_cannot_start_says_why_and_leaves_nothing(site: Site) -> Non
     assert failed.status == 125
     assert failed.err.startswith("error: albatross-authorise ended with status ")
     assert "cacert.pem" in failed.err
+    assert special_files(site) == []
+
+
+def test_statistics_are_streamed_where_they_are_wanted(site: Site) -> None:
+    assert site.run("albatross-host", "start", "host", "--stats").status == 0
+    assert site.local("create", "hello", str(HELLO)).status == 0
+    sample = site.local("stats", "--name", "hello", "--lines=1", "-o", "json")
+    assert sample.status == 0, sample.err
+    document = json.loads(sample.out)
+    assert document["memory"]["virtual_octets"] > 16 << 20
+    assert site.local("destroy", "hello").status == 0
+    site.stop()
     assert special_files(site) == []

@@ -130,6 +130,7 @@ def test_nothing_outlives_the_one_who_started_it(directory: Path) -> None:
 def test_the_programs_of_a_host_and_their_order(tmp_path: Path) -> None:
     local = programs("/d", None)
     assert [program.word for program in local] == ["albatross-console", "albatrossd"]
+    assert [program.word for program in programs("/d", None, statistics=True)][2:] == ["albatross-stats"]
     tls = Tls("/ca.pem", "/s.pem", "/s.key", "0.0.0.0", 1025)
     every = programs("/d", tls)
     assert every[:2] == local
