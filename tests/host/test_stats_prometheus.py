@@ -1,11 +1,13 @@
 """What Prometheus is told, and the server that tells it."""
 
 import asyncio
+import json
 import re
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +134,23 @@ def test_p04_a_request_without_an_end_is_cut():
                 return b""
 
     assert served(ask) == b""
+
+
+DASHBOARD = Path(__file__).parents[2] / "packaging" / "grafana" / "albatross-unikernels.json"
+
+
+def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it():
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += [variable["query"] for variable in dashboard["templating"]["list"]]
+    families = {name: set(re.findall(name + r"\b", "\n".join(asked))) for name, *_ in FAMILIES}
+    assert all(families.values()), "a family that no panel shows"
+    named = set(re.findall(r"albatross_[a-z_]+", "\n".join(asked)))
+    assert named == {*families, "albatross_unikernels"}
+    exported = exposition(SAMPLES).decode()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            (name,) = re.findall(r"albatross_[a-z_]+", target["expr"])
+            row = next(line for line in exported.splitlines() if line.startswith(name))
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert f'{label}="' in row, (panel["title"], label)
