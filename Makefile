@@ -31,10 +31,12 @@ $(BIN)/python:
 
 # the marks are newer than pyproject.toml when what it asks for is installed
 $(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo 'installing into $(VENV) ...'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	@echo 'installing into $(VENV), with what the tests need ...'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,pkcs11]'
 	@touch $@ $(VENV)/installed
 
