@@ -8,7 +8,7 @@ from albatross_pki.ca.csr import read_request
 from albatross_pki.ca.issue import issue_plan
 from albatross_pki.ca.issuer import Issuer, is_self_signed
 from albatross_pki.ca.keys import ask_passphrase, is_encrypted
-from albatross_pki.ca.ledger import Ledger
+from albatross_pki.ca.ledger import Ledger, stored_dialect
 from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import make_plan
 from albatross_pki.ca.renewal import as_request, check_renewable, lifetime_of, renewal_terms
@@ -72,7 +72,7 @@ def renew(
         options.refuse_existing(output, force=False)
     with Ledger.open(database, now=now) as ledger:
         check_renewable(old, issuer, ledger.view)
-        chosen = Dialect(dialect) if dialect is not None else ledger.view.dialect
+        chosen = Dialect(dialect) if dialect is not None else stored_dialect(database)
         if is_self_signed(old):
             content = _new_root(old, issuer, made, chosen, ledger, days)
         else:

@@ -9,7 +9,7 @@ from albatross_pki.ca.csr import RequestFacts, read_request
 from albatross_pki.ca.issue import Certified, issue, issue_plan
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.keys import PKCS11, ask_passphrase, open_key, open_or_make_key
-from albatross_pki.ca.ledger import Ledger
+from albatross_pki.ca.ledger import Ledger, stored_dialect
 from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import Plan, Terms, make_plan
 from albatross_pki.ca.reuse import Allowances
@@ -164,22 +164,22 @@ def sign(
     request = read_request(read_file(csr), csr)
     wanted = options.role_from(role)
     issuer = options.read_signer(cacert, key, root, passphrase_file)
-    with Ledger.open(database, now=now, dialect=Dialect(dialect or "native")) as ledger:
-        terms = Terms(
-            role=wanted,
-            dialect=Dialect(dialect) if dialect is not None else ledger.view.dialect,
-            lifetime=options.days(days),
-            path_length=path_length,
-            host_names=host_names,
-            reusable=reusable,
-            unbound=unbound,
-            accept_plain_intermediates=accept_plain_intermediates,
-        )
-        allowances = Allowances(share_label, reuse_label, revoke_older)
-        plan = make_plan(request, issuer, terms, now)
-        target = output or output_name(plan)
-        options.refuse_existing(target, force=force)
-        options.tell(plan_words(plan, request, issuer))
+    terms = Terms(
+        role=wanted,
+        dialect=Dialect(dialect) if dialect is not None else stored_dialect(database),
+        lifetime=options.days(days),
+        path_length=path_length,
+        host_names=host_names,
+        reusable=reusable,
+        unbound=unbound,
+        accept_plain_intermediates=accept_plain_intermediates,
+    )
+    allowances = Allowances(share_label, reuse_label, revoke_older)
+    plan = make_plan(request, issuer, terms, now)
+    target = output or output_name(plan)
+    options.refuse_existing(target, force=force)
+    options.tell(plan_words(plan, request, issuer))
+    with Ledger.open(database, now=now, dialect=terms.dialect) as ledger:
         certified = issue_plan(
             plan,
             issuer,

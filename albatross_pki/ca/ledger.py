@@ -25,6 +25,7 @@ from albatross_pki.text import printable
 
 FORMAT = 1
 ISSUED = "issued"
+_FIRST_LINE = 4096  # octets
 _RECENT = 256  # certificates whose lines are looked for in the database before the next one is added
 LEDGER_MODE = 0o600
 REASONS = (
@@ -109,7 +110,6 @@ class LedgerView:
         self.issued = list(issued)
         self.revocations: dict[tuple[str, str], Revoked] = {}
         self.crl_numbers: dict[str, int] = {}
-        self.dialect = Dialect.NATIVE
         for entry in entries:
             self._take(entry)
 
@@ -138,8 +138,6 @@ class LedgerView:
             elif kind == "crl":
                 issuer = entry["issuer"]
                 self.crl_numbers[issuer] = max(self.crl_numbers.get(issuer, 0), int(entry["number"]))
-            elif kind == "opened":
-                self.dialect = Dialect(entry["dialect"])
         except (KeyError, ValueError, TypeError) as error:
             raise AlbatrossError(f"line {entry.get('n')} of the ledger cannot be read: {error}") from error
 
@@ -171,6 +169,20 @@ def read_ledger(database: str) -> LedgerView:
         raise AlbatrossError(
             f"there is no ledger {path}", hint="it is made when the first certificate is signed with this database"
         ) from error
+
+
+def stored_dialect(database: str) -> Dialect:
+    """The dialect that stands in the first line of the ledger; native if there is no ledger yet."""
+    path = ledger_path(database)
+    try:
+        with open(path, "rb") as ledger:
+            line = ledger.readline(_FIRST_LINE)
+    except FileNotFoundError:
+        return Dialect.NATIVE
+    for entry in parse_entries(line, path) if line.endswith(b"\n") else ():
+        if entry.get("dialect") in {dialect.value for dialect in Dialect}:
+            return Dialect(entry["dialect"])
+    return Dialect.NATIVE
 
 
 class Ledger:
