@@ -21,5 +21,6 @@ MAX_COUNT = 2**31 - 1  # lines asked for; a ring has at most 1024
 READ_PIECE = 32 * 1024  # octets of one fifo in one turn; as many one-octet lines make 1.2 MB of frames
 PIPE_PIECES = 64  # of these: larger than any pipe that an ordinary user may have (pipe(7))
 FRAME_LIMIT = 64 * 1024  # octets; every command for the console is a name and a number
+RESERVED_CONNECTIONS = 4  # never a subscriber's: albatrossd can always announce, people can always list
 FIRST_COMMAND_TIMEOUT = 30.0  # seconds for a connection to say what it wants
 SWEEP_SECONDS = 30.0  # between looks for fifos that were removed before anybody wrote to them

@@ -32,6 +32,7 @@ from albatross_pki.host.console_limits import (
     MAX_COUNT,
     PIPE_PIECES,
     READ_PIECE,
+    RESERVED_CONNECTIONS,
     SWEEP_SECONDS,
 )
 from albatross_pki.host.console_subscriber import Subscriber
@@ -129,6 +130,7 @@ class ConsoleServer:
         self._consoles = consoles
         self._fifo_directory = fifo_directory
         self._trusted = trusted
+        self._max_subscribers = consoles.max_connections() - RESERVED_CONNECTIONS
         self._readers: dict[Name, Reader] = {}
         self._subscribers: set[Subscriber] = set()
 
@@ -237,6 +239,10 @@ class ConsoleServer:
 
     async def _subscribe(self, channel: Channel, header: Header, command: ConsoleSubscribe) -> None:
         name = _labelled(header.name)
+        if len(self._subscribers) >= self._max_subscribers:
+            raise AlbatrossError(
+                f"there are {self._max_subscribers} subscribers already, which is the limit of the host"
+            )
         if command.count is not None:
             check_range("count", command.count, 0, MAX_COUNT)
         known = self._consoles.find(name)

@@ -17,7 +17,7 @@ from pathlib import Path as FilePath
 import pytest
 
 from albatross_pki.commands import Command, ConsoleAdd, ConsoleInactive, ConsoleSubscribe, PolicyInfo, StatsSubscribe
-from albatross_pki.host.console_limits import MAX_SUBSCRIBERS, MEBIBYTE
+from albatross_pki.host.console_limits import MAX_SUBSCRIBERS, MEBIBYTE, RESERVED_CONNECTIONS
 from albatross_pki.host.ring import LINE_LIMIT, TRUNCATED
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
@@ -429,6 +429,19 @@ def test_p04_memory_is_bounded_by_configuration(tmp_path: FilePath) -> None:
     assert daemon.resident() - before < 10 * MEBIBYTE  # 2 MB, and what the allocator and the templates take
     for connection in stopped:
         connection.close()
+    daemon.stop()
+
+
+def test_p04_subscribers_of_the_whole_host_are_limited_and_albatrossd_still_gets_through(tmp_path: FilePath):
+    daemon = Daemon(tmp_path, "--max-memory", "1")
+    limit = 16 - RESERVED_CONNECTIONS
+    with contextlib.ExitStack() as stack:
+        for number in range(limit):
+            stack.enter_context(daemon.subscribe(f"u{number}"))
+        refusal = daemon.ask("one-more", ConsoleSubscribe(count=1))
+        assert isinstance(refusal, Failure)
+        assert f"there are {limit} subscribers already" in refusal.text
+        daemon.unikernel("u0").die()
     daemon.stop()
 
 
