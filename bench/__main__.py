@@ -34,8 +34,12 @@ def main(names: list[str]) -> int:
 
 
 def measured(name: str) -> Iterator[Row]:
-    """The rows of ``bench/name.py``."""
-    yield from importlib.import_module(f"bench.{name}").rows()
+    """The rows of ``bench/name.py``; if it fails, a row that says so, so that the others are still measured."""
+    try:
+        yield from importlib.import_module(f"bench.{name}").rows()
+    except Exception as error:  # noqa: BLE001  whatever it was, it is shown and counts as not met
+        lines = str(error).splitlines() or [""]
+        yield Row(f"{name}: {type(error).__name__}", lines[0][:60], bound="runs", met=False)
 
 
 def table(rows: list[Row]) -> str:
