@@ -101,9 +101,7 @@ class ConsoleAttachment:
         reading = self._reading = asyncio.create_task(self._read(channel))
         try:
             async with asyncio.timeout(CONSOLE_TIMEOUT + len(self._fifos) / 500):
-                for name, fifo in list(self._fifos.items()):
-                    if await self._add(channel, name, fifo.rings) and self._fifos.get(name) is fifo:
-                        self._stop_draining(name)
+                await self._announce_all(channel)
             self.connected.set()
             log.info("console: connected")
             await asyncio.wait([reading])
@@ -114,6 +112,15 @@ class ConsoleAttachment:
             if self._channel is channel:
                 self._hang_up()
             channel.close()
+
+    async def _announce_all(self, channel: Channel) -> None:
+        """Announce what is there, and what comes while that is done."""
+        announced: dict[Name, Fifo] = {}
+        while missing := [(name, fifo) for name, fifo in self._fifos.items() if announced.get(name) is not fifo]:
+            for name, fifo in missing:
+                announced[name] = fifo
+                if await self._add(channel, name, fifo.rings) and self._fifos.get(name) is fifo:
+                    self._stop_draining(name)
 
     async def _add(self, channel: Channel, name: Name, rings: int) -> bool:
         sequence = next(self._sequence)

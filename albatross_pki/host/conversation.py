@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.limits import MAX_CHUNK, STREAM_IDLE_TIMEOUT
 from albatross_pki.messages import Header, Message, Payload
 from albatross_pki.transport.channel import Channel
 from albatross_pki.transport.errors import ConnectionCut, TransportError
@@ -47,6 +48,7 @@ class Conversation:
 
     async def chunk(self) -> bytes:
         """The next chunk of an upload, empty at its end; a connection that ends without the mark is no end."""
+        self.channel.limit, self.channel.idle_timeout = MAX_CHUNK, STREAM_IDLE_TIMEOUT
         payload = await self.channel.receive()
         if payload is None:
             raise ConnectionCut("the connection ended before the end of the stream")

@@ -47,15 +47,8 @@ RECONNECT_LONGEST = 5.0
 DRAIN_PIECE = 64 * 1024  # a pipe's usual capacity
 
 # policies
-MAX_CHAIN_POLICIES = 256  # remembered below one top-level delegation
 MAX_OPERATOR_POLICIES = 100_000  # set on vmmd.sock; upstream's endpoint adds one for every delegation that it sees
 
 # tables
 MAX_UNIKERNELS = 100_000  # in the whole host, whatever the policies say
-MAX_WAITING_STARTS = 8  # starts at boot that are prepared at once
 ENDED_KEPT = 256  # unikernels that ended for good and that status still tells about
-
-# events
-EVENTS_KEPT = 256  # for each top-level path, and as many top-level paths without unikernels
-EVENT_QUEUE = 256  # for one listener that does not take them
-EVENT_LISTENERS = 64

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import zlib
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -409,6 +410,16 @@ async def test_p36_permitted_images_hold_for_every_way_to_run_one(tmp_path: File
         for rights in (none, no_deployment):
             assert "not among those" in text_of(await host.ask(NAME, Start(), rights))
             assert "not among those" in text_of(await host.ask("dev:other", create(), rights))
+
+
+async def test_p40_an_image_is_no_larger_than_the_memory_that_its_path_may_use(tmp_path: FilePath) -> None:
+    """Together with the number of kept deployments, this bounds what a tenant can put on the disk."""
+    async with inside(tmp_path) as host:
+        command = UnikernelCreate(UnikernelConfig(HELLO + bytes(2 << 20), Settings(memory_mb=2)))
+        assert "longer than the 2097152 octets that are allowed" in text_of(await host.ask(NAME, command))
+        packed = UnikernelConfig(zlib.compress(HELLO + bytes(8 << 20)), Settings(memory_mb=2), compressed=True)
+        assert "longer than the 2097152 octets" in text_of(await host.ask(NAME, UnikernelCreate(packed)))
+        assert left_behind(host) == []
 
 
 async def test_p26_a_prepared_unikernel_that_nobody_wants_is_undone(tmp_path: FilePath) -> None:
