@@ -1,0 +1,156 @@
+"""albatrossd, albatross-console and albatross-stats together, as processes, with real unikernels writing."""
+
+import contextlib
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+import pytest
+
+from albatross_pki.commands import ConsoleSubscribe, StatsSubscribe, UnikernelCreate, UnikernelDestroy
+from albatross_pki.messages import Header, Message
+from albatross_pki.names import Name
+from albatross_pki.replies import ConsoleLine, Statistics, Text
+from albatross_pki.transport.blocking import Connection
+from albatross_pki.transport.errors import Unreachable
+from tests.host.running import TICKER, Daemon, create, daemon, hello, text_of
+
+DEADLINE = 30.0
+MISSED = b"[albatross-console: "
+
+
+@contextlib.contextmanager
+def companion(host: Daemon, program: str, socket: str, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The console or statistics daemon of ``host``, until the block ends."""
+    code = f"from albatross_pki.host.{program} import main; main()"
+    process = subprocess.Popen([sys.executable, "-W", "error", "-c", code, "--tmpdir", host.tmpdir, *options])
+    try:
+        until_connected(host.socket(socket)).close()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until_connected(path: str) -> Connection:
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return Connection(path, timeout=DEADLINE)
+        except Unreachable:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def ticker(*arguments: str) -> UnikernelCreate:
+    return UnikernelCreate(hello(*arguments, image=TICKER))
+
+
+def subscribed(host: Daemon, label: str, count: int = 0) -> Connection:
+    connection = Connection(host.socket("console.sock"), timeout=DEADLINE)
+    connection.send(Message(Header(Name.parse(label)), ConsoleSubscribe(count=count)))
+    answer = connection.receive()
+    assert answer is not None
+    assert isinstance(answer.payload, Text)
+    return connection
+
+
+def next_line(connection: Connection) -> bytes:
+    message = connection.receive()
+    assert message is not None
+    assert isinstance(message.payload, ConsoleLine)
+    return message.payload.line
+
+
+class Ticks:
+    """Reads a ticker's lines and notes whatever is neither the next one nor a marker for so many."""
+
+    def __init__(self) -> None:
+        self.seen = self.missed = 0
+        self.wrong: list[bytes] = []
+
+    def read(self, connection: Connection, last: int) -> None:
+        """Up to tick ``last``; frames are not decoded, to be fast."""
+        with connection.socket.makefile("rb") as stream:
+            while self.seen + self.missed < last and not self.wrong:
+                (length,) = struct.unpack("!I", stream.read(4))
+                line = stream.read(length).rpartition(b"Z\x0c")[2][1:]
+                if line.startswith(MISSED):
+                    self.missed += int(line.split()[1])
+                elif line == b"tick %d" % (self.seen + self.missed + 1):
+                    self.seen += 1
+                else:
+                    self.wrong.append(line)
+
+
+def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: FilePath):
+    count = 200_000
+    with daemon(tmp_path) as host, companion(host, "console_cli", "console.sock"):
+        label = host.label()
+        stopped, reading = subscribed(host, label), subscribed(host, label)
+        ticks, late = Ticks(), Ticks()
+        with stopped, reading:
+            thread = threading.Thread(target=ticks.read, args=(reading, count))
+            thread.start()
+            assert text_of(host.ask(label, ticker("--fast", f"--lines={count}"))) == "created unikernel"
+            thread.join()
+            assert ticks.wrong == []
+            late.read(stopped, count)
+            assert late.wrong == []
+            assert late.missed > 0
+        with subscribed(host, label, 3) as history:
+            assert [next_line(history) for _ in range(3)] == [b"tick %d" % tick for tick in range(count - 2, count + 1)]
+
+
+def test_p06_a_console_that_was_killed_comes_back_and_output_with_it(tmp_path: FilePath):
+    with daemon(tmp_path) as host:
+        label = host.label()
+        with companion(host, "console_cli", "console.sock") as console:
+            assert text_of(host.ask(label, ticker("--fast"))) == "created unikernel"
+            with subscribed(host, label) as connection:
+                assert next_line(connection).startswith(b"tick ")
+            console.kill()
+            console.wait()
+            (pid,) = host.unikernels()
+            time_used = processor_time(pid)
+            deadline = time.monotonic() + DEADLINE
+            while processor_time(pid) < time_used + 5:  # it goes on writing, to nobody
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        with companion(host, "console_cli", "console.sock"), subscribed(host, label) as connection:
+            assert next_line(connection).startswith(b"tick ")
+        assert text_of(host.ask(label, UnikernelDestroy())) == "destroyed unikernel"
+
+
+def processor_time(pid: int) -> int:
+    """Ticks of the clock that a process has run."""
+    fields = FilePath(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.parametrize("first", ["stats", "unikernel"])
+def test_statistics_come_from_whatever_runs_whoever_was_there_first(tmp_path: FilePath, first: str):
+    with daemon(tmp_path) as host, contextlib.ExitStack() as stack:
+        label = host.label()
+        starts = [
+            lambda: stack.enter_context(companion(host, "stats_cli", "stat.sock", "--interval", "0.05")),
+            lambda: host.ask(f"dev:{label}", create()),
+        ]
+        for start in starts if first == "stats" else reversed(starts):
+            start()
+        with Connection(host.socket("stat.sock"), timeout=DEADLINE) as connection:
+            connection.send(Message(Header(Name.parse("dev:")), StatsSubscribe()))
+            assert connection.receive() == Message(Header(Name.parse("dev:")), Text("subscribed"))
+            sample = connection.receive()
+            assert sample is not None
+            assert sample.header.name == Name.parse(label)
+            assert isinstance(sample.payload, Statistics)
+            assert sample.payload.memory is not None
+            (pid,) = host.unikernels()
+            fields = FilePath(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            assert sample.payload.memory.vsize == int(fields[20])
+            host.ask(f"dev:{label}", UnikernelDestroy())
