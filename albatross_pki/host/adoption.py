@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host import fifos
+from albatross_pki.host import cgroups, fifos
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
 from albatross_pki.host.preparation import block_name
@@ -56,6 +56,7 @@ async def take_over(supervisor: Supervisor, snapshot: Snapshot) -> None:
     for record in snapshot.processes:
         if record.token not in alive:
             supervisor.state.process_gone(record.token)
+    host.cgroups.reclaim([each.running.record.token for each in supervisor.table.values() if each.running is not None])
     _reclaim_fifos(supervisor)
     await _reclaim_taps(supervisor)
 
@@ -123,6 +124,8 @@ def _adopt(supervisor: Supervisor, record: ProcessRecord, process: Process) -> b
         held.callback(os.close, descriptor)
         supervisor.background(_announce(supervisor, record, descriptor))
     held.callback(_remove_taps, supervisor, record)
+    if (cgroup := host.cgroups.directory(record.name, record.token)) is not None:
+        held.callback(cgroups.remove, cgroup)
     running = Running(unikernel.deployment, record, process, held.close, blocks, time.monotonic() - _seconds_up(record))
     unikernel.phase = Phase.RUNNING  # it never was anything else
     supervisor.follow(unikernel, running)

@@ -1,15 +1,14 @@
-"""Users and cgroups for the processes of unikernels, as far as this host and this daemon's user allow.
+"""Users for the processes of unikernels, as far as this host and this daemon's user allow; cgroups are beside.
 
 As root, every unikernel's process gets a user of its own from a range that nothing else on the host uses, so that no
 unikernel can signal, trace or read another. What cannot be in force is listed by ``gaps``, for people.
 """
 
-import contextlib
 import os
 from collections.abc import Callable
 
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host.records import Deployment
+from albatross_pki.host.cgroups import Cgroups
 
 # between the ranges that systemd's documentation of users and groups gives to containers and the end of 31 bits
 FIRST_UID = 0x70000000
@@ -84,17 +83,6 @@ def _read(path: str) -> str:
         return ""
 
 
-class Cgroups:
-    """cgroups for unikernels; this one makes none."""
-
-    in_force = False
-
-    def make(self, deployment: Deployment, token: str, held: contextlib.ExitStack) -> str | None:
-        """The directory of a new cgroup for a process, removed when ``held`` is closed; ``None`` without cgroups."""
-        del deployment, token, held
-        return None
-
-
 def gaps(users: Users, cgroups: Cgroups, say: Callable[[str], None]) -> None:
     """Say what of the confinement is not in force."""
     if not users.in_force:
@@ -103,4 +91,4 @@ def gaps(users: Users, cgroups: Cgroups, say: Callable[[str], None]) -> None:
             "and cannot be kept from each other by the system"
         )
     if not cgroups.in_force:
-        say("no cgroups: the memory of a unikernel's process is bounded by its own size only")
+        say(f"no cgroups, a unikernel's process is bounded by its own size only: {cgroups.why}")

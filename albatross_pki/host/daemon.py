@@ -25,6 +25,7 @@ from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host import confinement, machine
 from albatross_pki.host.adoption import start_wanted, take_over
 from albatross_pki.host.attachment import ConsoleAttachment
+from albatross_pki.host.cgroups import open_cgroups
 from albatross_pki.host.limits import HISTORY_DEPTH, IDLE_TIMEOUT, MAX_CONNECTIONS, MAX_EXTENDED_FRAME, MAX_FRAME
 from albatross_pki.host.ownership import check_owned
 from albatross_pki.host.policy_book import PolicyBook
@@ -147,7 +148,11 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _set(again, stopping))
     host = Surroundings(
-        options.tmpdir, options.dbdir, drop_path=options.drop_path, isolated_bridges=options.isolated_bridges
+        options.tmpdir,
+        options.dbdir,
+        drop_path=options.drop_path,
+        isolated_bridges=options.isolated_bridges,
+        cgroups=open_cgroups(),
     )
     confinement.gaps(host.users, host.cgroups, lambda text: log.warning("not in force: %s", text))
     supervisor = _supervisor(options, state, host)

@@ -33,6 +33,8 @@ KILL_GRACE = 10.0  # from SIGKILL to giving up: only a process inside the kernel
 COME_UP_GRACE = 1.0  # a successor that fails within it is replaced by its predecessor again
 VERSION_TIMEOUT = 5.0  # for a tender's --version
 VERSION_OUTPUT = 4096  # octets of it that are looked at
+PROCESS_OVERHEAD = 32 * MEBIBYTE  # beside the guest's memory: a tender of Solo5 needs 2 to 6 MB and tables
+PROCESS_TASKS = 64  # threads of a tender and of KVM; an spt unikernel has one and can make none
 
 # restarts
 FIRST_DELAY = 1.0  # before the second restart in a row; the first is immediate

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from albatross_pki.errors import Refused
 from albatross_pki.host import machine
 from albatross_pki.host.blocks import BlockStore
-from albatross_pki.host.confinement import Cgroups, Users
+from albatross_pki.host.cgroups import Cgroups
+from albatross_pki.host.confinement import Users
 from albatross_pki.host.images import ImageStore
 from albatross_pki.host.processes import boot_id
 from albatross_pki.host.tenders import Tenders
@@ -52,6 +53,7 @@ class Surroundings:
         drop_path: bool = True,
         isolated_bridges: frozenset[str] = frozenset(),
         users: Users | None = None,
+        cgroups: Cgroups | None = None,
         search_path: str | None = None,
         open_network: "Callable[[], Network] | None" = None,
     ) -> None:
@@ -64,7 +66,7 @@ class Surroundings:
         self.claims = Claims(self.blocks)
         self.tenders = Tenders(dbdir, search_path)
         self.users = users or Users()
-        self.cgroups = Cgroups()
+        self.cgroups = cgroups or Cgroups(why="none were asked for")
         self.taps: dict[str, Tap] = {}
         self.boot = boot_id()
         self._open_network = open_network or _open_network

@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.cgroups import enter
 from albatross_pki.host.limits import VERSION_OUTPUT, VERSION_TIMEOUT
 from albatross_pki.host.ownership import check_owned
 from albatross_pki.host.spt.attached import AttachedBlock, AttachedDevice, AttachedNet, Confinement
@@ -199,11 +201,23 @@ class _Installed:
         before = os.sched_getaffinity(0)
         try:
             os.sched_setaffinity(0, self._confinement.cpuids)
-            return self._start(console)
+            pid = self._start(console)
         except OSError as error:
             raise AlbatrossError(f"cannot start the tender: {os.strerror(error.errno or 0).lower()}") from error
         finally:
             os.sched_setaffinity(0, before)
+        self._enter_cgroup(pid)
+        return pid
+
+    def _enter_cgroup(self, pid: int) -> None:
+        if self._confinement.cgroup is None:
+            return
+        try:
+            enter(self._confinement.cgroup, pid)
+        except AlbatrossError:
+            os.kill(pid, signal.SIGKILL)  # our unreaped child: the number is its
+            os.waitpid(pid, 0)
+            raise
 
     def close(self) -> None:
         os.close(self._program)

@@ -1,0 +1,128 @@
+"""cgroups, on directories that look like them (no test may move this machine's processes about)."""
+
+import contextlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+
+import pytest
+
+from albatross_pki.host import cgroups
+from albatross_pki.host.cgroups import Cgroups, NoCgroup, open_cgroups
+from albatross_pki.host.limits import PROCESS_OVERHEAD
+from albatross_pki.host.records import Deployment
+from albatross_pki.names import Name
+from albatross_pki.unikernels import Settings
+
+ALL = "cpuset cpu io memory hugetlb pids"
+
+
+class Host:
+    """A mount of cgroup2 at ``mount``, in which this process is in the cgroup /svc."""
+
+    def __init__(self, root: FilePath, controllers: str = ALL, pids: str | None = None) -> None:
+        self.mount = root / "mount"
+        self.base = self.mount / "svc"
+        self.base.mkdir(parents=True)
+        (self.base / "cgroup.controllers").write_text(controllers)
+        (self.base / "cgroup.procs").write_text(f"{os.getpid()}\n" if pids is None else pids)
+        self.mounts = root / "mountinfo"
+        self.mounts.write_text(f"33 25 0:27 / {self.mount} rw,nosuid shared:9 - cgroup2 cgroup2 rw\n")
+        self.own = root / "own"
+        self.own.write_text("4:memory:/elsewhere\n0::/svc\n")
+
+    def open(self) -> Cgroups:
+        return open_cgroups(str(self.mounts), str(self.own))
+
+
+@pytest.fixture
+def _like_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New cgroups have their files, and go with them."""
+    real_mkdir, real_rmdir = os.mkdir, os.rmdir
+
+    def make(path: str, mode: int = 0o777) -> None:
+        real_mkdir(path, mode)
+        if "/svc/" in str(path):
+            for name, content in (("cgroup.controllers", ALL), ("cgroup.procs", ""), ("memory.swap.max", "max")):
+                FilePath(path, name).write_text(content)
+
+    def unmake(path: str) -> None:
+        if any(each.is_dir() for each in FilePath(path).iterdir()):
+            raise OSError(39, "Directory not empty")
+        for each in FilePath(path).iterdir():
+            each.unlink()
+        real_rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(os, "rmdir", unmake)
+
+
+def deployment(name: str) -> Deployment:
+    return Deployment(1, Name.parse(name), Settings(memory_mb=40), b"", 0, datetime.now(UTC))
+
+
+@pytest.mark.usefixtures("_like_the_kernel")
+def test_p33_each_process_is_bounded_and_each_delegation_weighted(tmp_path: FilePath) -> None:
+    host = Host(tmp_path)
+    found = host.open()
+    assert found.in_force
+    assert (host.base / "albatrossd" / "cgroup.procs").read_text() == str(os.getpid())
+    with contextlib.ExitStack() as held:
+        place = found.make(deployment("dev:sub:web"), "12ab", held)
+        assert place == str(host.base / "unikernels" / "path-dev" / "12ab")
+        assert FilePath(place, "memory.max").read_text() == str((40 << 20) + PROCESS_OVERHEAD)
+        assert FilePath(place, "memory.swap.max").read_text()[0] == "0"
+        assert int(FilePath(place, "pids.max").read_text()) > 0
+        assert "memory" in FilePath(place, "..", "cgroup.subtree_control").read_text()
+        found.make(deployment(":web"), "34cd", held)
+        assert (host.base / "unikernels" / "root" / "34cd").is_dir()
+        found.make(deployment("..:web"), "56ef", held)
+        assert (host.base / "unikernels" / "path-.." / "56ef").is_dir()
+    assert list((host.base / "unikernels").glob("*/")) == []
+
+
+@pytest.mark.usefixtures("_like_the_kernel")
+def test_what_belongs_to_nobody_is_reclaimed(tmp_path: FilePath) -> None:
+    found = Host(tmp_path).open()
+    with contextlib.ExitStack() as forgotten:
+        kept = found.make(deployment("a:web"), "kept", forgotten)
+        gone = found.make(deployment("b:web"), "gone", forgotten)
+        forgotten.pop_all()
+    assert kept is not None
+    assert gone is not None
+    found.reclaim(["kept"])
+    assert os.path.isdir(kept)
+    assert not os.path.exists(os.path.dirname(gone))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"controllers": "cpu pids"}, "no controller for memory"),
+        ({"controllers": ""}, "no controller for memory and pids"),
+        ({"pids": f"{os.getpid()}\n1\n"}, "is shared"),
+    ],
+)
+def test_where_it_is_not_possible_nothing_is_changed(tmp_path: FilePath, settings: dict[str, str], why: str) -> None:
+    host = Host(tmp_path, **settings)
+    before = sorted(os.listdir(host.base))
+    found = host.open()
+    assert not found.in_force
+    assert why in found.why
+    assert sorted(os.listdir(host.base)) == before
+    with contextlib.ExitStack() as held:
+        assert found.make(deployment("a:b"), "12ab", held) is None
+
+
+def test_without_version_2_there_are_none(tmp_path: FilePath) -> None:
+    host = Host(tmp_path)
+    host.mounts.write_text("30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n")
+    assert "version 2" in host.open().why
+    assert not open_cgroups("/nowhere", "/nowhere").in_force
+
+
+def test_a_cgroup_that_cannot_be_made_is_an_answer(tmp_path: FilePath) -> None:
+    with contextlib.ExitStack() as held, pytest.raises(NoCgroup, match="cannot be made"):
+        Cgroups(str(tmp_path / "gone")).make(deployment("a:b"), "12ab", held)
+    with pytest.raises(NoCgroup, match="cannot be entered"):
+        cgroups.enter(str(tmp_path / "gone"), os.getpid())
