@@ -16,16 +16,21 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from albatross_pki import __version__
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.host import events_kinds as events
 from albatross_pki.host import cgroups, fifos
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
 from albatross_pki.host.preparation import block_name
-from albatross_pki.host.processes import Process, Sought, end, find_again, strays
+from albatross_pki.host.processes import Process, Sought, end, find_again, start_ticks, strays
 from albatross_pki.host.records import ChainPolicies, ProcessRecord, Snapshot, UnikernelRecord
+from albatross_pki.host.restarts import Exit
 from albatross_pki.host.supervisor import Running, Supervisor, Unikernel
+from albatross_pki.names import Name
 from albatross_pki.unikernels import DEFAULT_STARTUP
 
 log = logging.getLogger(__name__)
@@ -36,6 +41,7 @@ _OUR_TAPS = "vmmtap"
 async def take_over(supervisor: Supervisor, snapshot: Snapshot) -> None:
     """Steps 1 to 4; afterwards commands can be answered."""
     host = supervisor.host
+    supervisor.events.happened(Name(), events.DaemonStarted(__version__))
     supervisor.numbered_from(snapshot.next_number)
     supervisor.book.load(snapshot.operator, snapshot.remembered, datetime.now(UTC))
     expired = set(snapshot.remembered) - set(supervisor.book.remembered.all())
@@ -55,7 +61,8 @@ async def take_over(supervisor: Supervisor, snapshot: Snapshot) -> None:
     alive = {record.token for record, _ in found}
     for record in snapshot.processes:
         if record.token not in alive:
-            supervisor.state.process_gone(record.token)
+            _record_end(supervisor, record, Exit())
+    supervisor.events.flush()
     host.cgroups.reclaim([each.running.record.token for each in supervisor.table.values() if each.running is not None])
     _reclaim_fifos(supervisor)
     await _reclaim_taps(supervisor)
@@ -129,8 +136,19 @@ def _adopt(supervisor: Supervisor, record: ProcessRecord, process: Process) -> b
     running = Running(unikernel.deployment, record, process, held.close, blocks, time.monotonic() - _seconds_up(record))
     unikernel.phase = Phase.RUNNING  # it never was anything else
     supervisor.follow(unikernel, running)
+    _record_adoption(supervisor, record, process.pid)
     log.info("adopted %s (PID %d)", record.name, process.pid)
     return True
+
+
+def _record_adoption(supervisor: Supervisor, record: ProcessRecord, pid: int) -> None:
+    """One whose pid was never written down is told of as started: nobody was told before."""
+    if record.pid is not None:
+        supervisor.events.happened(record.name, events.Adopted(record.deployment))
+        return
+    supervisor.events.happened(record.name, events.Started(record.deployment, record.tender))
+    found = replace(record, pid=pid, start_ticks=start_ticks(pid), started=datetime.now(UTC))
+    supervisor.state.record_process(found)
 
 
 async def _announce(supervisor: Supervisor, record: ProcessRecord, descriptor: int) -> None:
@@ -146,12 +164,20 @@ async def _end_all(supervisor: Supervisor, unwanted: list[tuple[ProcessRecord, P
 
     async def end_one(record: ProcessRecord, process: Process) -> None:
         log.warning("ending a process of %s that nobody wants (PID %d)", record.name, process.pid)
-        if await end(process, grace=patience.stop, kill_grace=patience.kill) is None:
+        ended = await end(process, grace=patience.stop, kill_grace=patience.kill)
+        if ended is None:
             log.error("the process %d of %s does not end", process.pid, record.name)
         else:
-            supervisor.state.process_gone(record.token)
+            _record_end(supervisor, record, ended)
 
     await asyncio.gather(*(end_one(record, process) for record, process in unwanted))
+
+
+def _record_end(supervisor: Supervisor, record: ProcessRecord, ended: Exit) -> None:
+    """A process of the predecessor is gone. What has no pid on record was never told of as started."""
+    if record.pid is not None:
+        supervisor.events.happened(record.name, events.Exited.of(ended))
+    supervisor.state.process_gone(record.token)
 
 
 def _reclaim_fifos(supervisor: Supervisor) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from albatross_pki import commands as av5
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host.conversation import Conversation
+from albatross_pki.host.events_kinds import BlockCreated, BlockRemoved, BlockReplaced
 from albatross_pki.host.limits import MAX_DUMP_AT_ONCE, MEBIBYTE
 from albatross_pki.host.rights import Rights
 from albatross_pki.host.supervisor import Supervisor
@@ -47,12 +48,14 @@ class BlockCommands:
             case av5.BlockAddOld():
                 return await self._add_with_content(name, command, rights)
             case av5.BlockRemove():
-                return self._remove(name)
+                return self._remove(name, rights)
             case av5.BlockSet(compressed):
                 await self._set(name, compressed, conversation)
+                self._supervisor.events.tell(name, BlockReplaced(), rights.by)
                 return Text("set block device")
             case av5.BlockSetOld(compressed, content):
                 self._set_at_once(name, compressed, content)
+                self._supervisor.events.tell(name, BlockReplaced(), rights.by)
                 return Text("set block device")
             case av5.BlockDump(level):
                 await self._dump(name, level, conversation)
@@ -84,6 +87,7 @@ class BlockCommands:
         if change.fresh:
             supervisor.state.remember(change)
         confirm()
+        supervisor.events.tell(name, BlockCreated(size_mb), rights.by)
 
     async def _add_with_content(self, name: Name, command: av5.BlockAddOld, rights: Rights) -> Success:
         self._add(name, command.size_mb, rights)
@@ -91,13 +95,14 @@ class BlockCommands:
             try:
                 self._set_at_once(name, command.compressed, command.content)
             except AlbatrossError:
-                self._remove(name)
+                self._remove(name, rights)
                 raise
         return Text(ADDED)
 
-    def _remove(self, name: Name) -> Success:
+    def _remove(self, name: Name, rights: Rights) -> Success:
         self._blocks.remove(name)
         self._supervisor.tree.remove_block(name)
+        self._supervisor.events.tell(name, BlockRemoved(), rights.by)
         return Text("removed block")
 
     async def _set(self, name: Name, compressed: bool, conversation: Conversation) -> None:

@@ -21,13 +21,15 @@ from albatross_pki.extensions import AnyCommand
 from albatross_pki.host.blocks_commands import BlockCommands
 from albatross_pki.host.conversation import Conversation, failure_text
 from albatross_pki.host.deployments import Deployments, DidNotComeUp
+from albatross_pki.host.events_kinds import PolicyRemoved, PolicySet
+from albatross_pki.host.events_stream import stream_events
 from albatross_pki.host.images import Source
 from albatross_pki.host.reports import host_document, status_documents, unikernel_infos
 from albatross_pki.host.rights import Rights
 from albatross_pki.host.supervisor import Supervisor
 from albatross_pki.names import Name
 from albatross_pki.policy.constraints import command_word
-from albatross_pki.replies import ConsoleLine, Failure, Policies, Success, Text, UnikernelImage, Unikernels
+from albatross_pki.replies import Failure, Policies, Success, Text, UnikernelImage, Unikernels
 from albatross_pki.text import printable
 from albatross_pki.transport.errors import TransportError
 
@@ -169,22 +171,10 @@ class Commands:
     async def _host_info(self, request: Request, _: extensions.HostInfo, __: Conversation) -> Success:
         return Text(_json(host_document(self._supervisor, request.name.path)))
 
-    async def _events(self, request: Request, command: extensions.Events, conversation: Conversation) -> Success | None:
+    async def _events(self, request: Request, command: extensions.Events, conversation: Conversation) -> None:
         """What happened since a time, then what happens, until the listener goes away or its chain expires."""
-        events = self._supervisor.events
-        seconds = None
-        if request.rights.not_after is not None:
-            seconds = max(0.0, (request.rights.not_after - datetime.now(UTC)).total_seconds())
-        try:
-            with events.listening(request.name) as following:
-                await conversation.answer(Text("subscribed"))
-                for happened in events.since(request.name, command.since or datetime.now(UTC)):
-                    await conversation.answer(ConsoleLine(happened.at, happened.line(request.name)))
-                async with asyncio.timeout(seconds):
-                    await conversation.follow(ConsoleLine(each.at, each.line(request.name)) async for each in following)
-        except TimeoutError as error:
-            raise Refused(["a certificate of the chain has expired"]) from error
-        return None
+        record = self._supervisor.events.log
+        await stream_events(record, request.name, command.since, request.rights.not_after, conversation)
 
     # policies: the label of the name is ignored, as Albatross does
 
@@ -197,7 +187,11 @@ class Commands:
             return Text("no modification of policy")
         if violations := book.insertion(path, policy):
             raise Refused([violation.text for violation in violations])
-        if not path.is_root:  # the root's is discovered from the machine at every start
+        record = self._supervisor.events
+        if path.is_root:  # it is discovered from the machine at every start
+            record.tell(Name.of_path(path), PolicySet.of(policy), request.rights.by)
+        else:
+            record.stage(Name.of_path(path), PolicySet.of(policy), request.rights.by)
             self._supervisor.state.set_policy(path, policy)
         book.operator[path] = policy
         for violation in book.exceeded(self._supervisor.tree, path, datetime.now(UTC)):
@@ -208,7 +202,11 @@ class Commands:
         path, book = request.name.path, self._supervisor.book
         if path not in book.operator:
             raise Refused(["unknown policy"])
-        if not path.is_root:
+        record = self._supervisor.events
+        if path.is_root:
+            record.tell(Name.of_path(path), PolicyRemoved(), request.rights.by)
+        else:
+            record.stage(Name.of_path(path), PolicyRemoved(), request.rights.by)
             self._supervisor.state.remove_policy(path)
         del book.operator[path]
         return Text("removed policy")

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host import events_kinds as events
 from albatross_pki.host.configurations import configuration_violations, missing_on_host
+from albatross_pki.host.events_kinds import By, What
 from albatross_pki.host.images import ImageRefused, Source, StoredImage
 from albatross_pki.host.lifecycle import Event, Phase, Wanted, possible
 from albatross_pki.host.limits import INLINE_WORK, MAX_IMAGE, MAX_UNIKERNELS, MEBIBYTE
@@ -42,10 +44,11 @@ class DidNotComeUp(AlbatrossError):
 
 @dataclass(frozen=True, slots=True)
 class Remembering:
-    """What changes in the remembered policies of chains, and what to call once that is on disk."""
+    """What changes in the remembered policies of chains, what to call once that is on disk, and who asked."""
 
     policies: ChainPolicies
     confirm: Callable[[], None]
+    by: By = None
 
 
 class Deployments:
@@ -76,7 +79,7 @@ class Deployments:
                     if old is None:
                         await self._begin(deployment, commit)
                     else:
-                        await self._swap(old, deployment, commit)
+                        await self._swap(old, deployment, commit, rights.by)
             return CREATED
 
     async def restart(self, name: Name, settings: Settings | None, rights: Rights = OPERATOR) -> str:
@@ -92,8 +95,9 @@ class Deployments:
                     image = StoredImage(deployment.image, deployment.size)
                     deployment = self._deployment(name, settings, image, config)
                 check_deployment(rights, deployment)
-                commit = self._running(remembering) if settings is None else self._deploying(remembering)
-                await self._swap(unikernel, deployment, commit)
+                restarted = self._running(remembering, events.Restarted(deployment.number))
+                commit = restarted if settings is None else self._deploying(remembering)
+                await self._swap(unikernel, deployment, commit, rights.by)
             return CREATED
 
     async def rollback(self, name: Name, rights: Rights = OPERATOR) -> str:
@@ -109,12 +113,13 @@ class Deployments:
                 check_deployment(rights, target)
 
                 def commit(deployment: Deployment) -> None:
+                    supervisor.events.stage(name, _deployed(events.RolledBack, deployment), rights.by)
                     dropped = self._state.revert(name, deployment.number, remember=remembering.policies)
                     self._images.dropped(dropped)
                     unikernel.deployment, unikernel.older = deployment, unikernel.older[1:]
                     remembering.confirm()
 
-                await self._swap(unikernel, target, commit)
+                await self._swap(unikernel, target, commit, rights.by)
             return "rolled back unikernel"
 
     async def destroy(self, name: Name, rights: Rights = OPERATOR) -> str:
@@ -132,6 +137,7 @@ class Deployments:
             was = unikernel.phase
             _meet(unikernel, Event.DESTROY)
             supervisor.take(unikernel, Event.DESTROY)
+            supervisor.events.stage(name, events.Destroyed(), rights.by)
             try:
                 dropped = self._state.forget(name, remember=remembering.policies)
             except AlbatrossError:
@@ -157,6 +163,7 @@ class Deployments:
             was = unikernel.phase
             _meet(unikernel, Event.STOP)
             supervisor.take(unikernel, Event.STOP)
+            supervisor.events.stage(name, events.Stopped(), rights.by)
             try:
                 self._state.want(name, Wanted.STOPPED, remember=remembering.policies)
             except AlbatrossError:
@@ -188,7 +195,7 @@ class Deployments:
                 supervisor.take(unikernel, Event.START)
                 try:
                     await supervisor.bring_up(unikernel, prepared)
-                    self._running(remembering)(deployment)
+                    self._running(remembering, events.Resumed())(deployment)
                 except Exception as error:
                     await self._undo_start(unikernel, before, error)
                     raise
@@ -220,7 +227,7 @@ class Deployments:
             supervisor.table.pop(deployment.name, None)
             raise
 
-    async def _swap(self, unikernel: Unikernel, deployment: Deployment, commit: Commit) -> None:
+    async def _swap(self, unikernel: Unikernel, deployment: Deployment, commit: Commit, by: By) -> None:
         """Put ``deployment`` in the place of what there is; the old one comes back if it does not come up."""
         supervisor = self._supervisor
         running = unikernel.running
@@ -250,6 +257,7 @@ class Deployments:
             commit(unikernel.running.deployment if unikernel.running is not None else deployment)
         except Exception as error:
             outcome = await self._put_back(unikernel, before)
+            supervisor.events.tell(unikernel.name, events.NotReplaced(f"{error}; {outcome}"), by)
             raise DidNotComeUp(f"the new unikernel did not come up: {error}; {outcome}") from error
         unikernel.failures = 0
         self._off_trial(unikernel, ended)
@@ -342,7 +350,7 @@ class Deployments:
         return unikernel
 
     def _remembering(self, rights: Rights) -> Remembering:
-        return Remembering(*self._supervisor.book.remembering(rights.policies, datetime.now(UTC)))
+        return Remembering(*self._supervisor.book.remembering(rights.policies, datetime.now(UTC)), rights.by)
 
     @contextlib.contextmanager
     def _reserved(self, name: Name, config: UnikernelConfig, rights: Rights, old: Unikernel | None) -> Iterator[None]:
@@ -419,6 +427,9 @@ class Deployments:
 
         def commit(deployment: Deployment) -> None:
             keep = self._supervisor.keep
+            fresh = self._supervisor.table[deployment.name].deployment.number == deployment.number
+            what = _deployed(events.Created if fresh else events.Replaced, deployment)
+            self._supervisor.events.stage(deployment.name, what, remembering.by)
             dropped = self._state.deploy(deployment, Wanted.RUNNING, keep=keep, remember=remembering.policies)
             self._images.record(deployment.image)
             unikernel = self._supervisor.table[deployment.name]
@@ -430,10 +441,11 @@ class Deployments:
 
         return commit
 
-    def _running(self, remembering: Remembering) -> Commit:
+    def _running(self, remembering: Remembering, what: What) -> Commit:
         """Write that a deployment that is recorded is to run."""
 
         def commit(deployment: Deployment) -> None:
+            self._supervisor.events.stage(deployment.name, what, remembering.by)
             self._state.want(deployment.name, Wanted.RUNNING, remember=remembering.policies)
             unikernel = self._supervisor.table[deployment.name]
             if deployment.settings != unikernel.deployment.settings:
@@ -460,6 +472,12 @@ def _meet(unikernel: Unikernel, event: Event) -> None:
     """Refuse what the life cycle does not allow now."""
     if not possible(unikernel.phase, event):
         raise Refused([f"unikernel {unikernel.name} is {unikernel.phase.value}"], hint="destroy it, or try again")
+
+
+def _deployed(
+    kind: type[events.Created] | type[events.Replaced] | type[events.RolledBack], deployment: Deployment
+) -> What:
+    return kind(deployment.number, deployment.image, deployment.settings.memory_mb)
 
 
 def _name_taken(old: Unikernel) -> str:

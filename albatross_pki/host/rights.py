@@ -11,6 +11,7 @@ from datetime import datetime
 from albatross_pki.authorised import AuthorisedRequest, ChainPolicy
 from albatross_pki.errors import Refused
 from albatross_pki.extensions import ImageBinding
+from albatross_pki.host.events_kinds import By
 from albatross_pki.host.records import Deployment
 from albatross_pki.names import Path
 from albatross_pki.wire.configuration import deployment_digest
@@ -21,6 +22,7 @@ class Rights:
     """``policies`` of the chain; ``images`` and ``deployments`` that may run (``None``: any).
 
     ``top`` is the path of the request's top-level delegation: a digest without content is looked for below it alone.
+    ``by`` is who asks, for the record.
     """
 
     policies: tuple[ChainPolicy, ...] = ()
@@ -30,6 +32,7 @@ class Rights:
     top: Path = field(default_factory=Path)
     not_after: datetime | None = None
     operator: bool = True
+    by: By = None
 
     @classmethod
     def of(cls, request: AuthorisedRequest) -> "Rights":
@@ -42,6 +45,7 @@ class Rights:
             top=Path(request.name.path.labels[:1]),
             not_after=request.not_after,
             operator=False,
+            by=request.leaf,
         )
 
 

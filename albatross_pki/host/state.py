@@ -20,7 +20,8 @@ from datetime import UTC, datetime, timedelta
 
 from albatross_pki.authorised import CertificateId, ChainPolicy
 from albatross_pki.errors import AlbatrossError, ExitCode
-from albatross_pki.host import faults
+from albatross_pki.host import events_log, faults
+from albatross_pki.host.events_log import EventLog
 from albatross_pki.host.lifecycle import Wanted
 from albatross_pki.host.records import AttachedTap, ChainPolicies, Deployment, ProcessRecord, Snapshot, UnikernelRecord
 from albatross_pki.names import Name, Path
@@ -94,6 +95,7 @@ class State:
         except BaseException:
             os.close(self._lock)
             raise
+        self.events = EventLog(self._database.execute)
 
     def close(self) -> None:
         """Close the database and let others have the directory; a second time does nothing."""
@@ -201,6 +203,11 @@ class State:
         with self._transaction(durable=False) as execute:
             execute("DELETE FROM processes WHERE token = ?", (token,))
 
+    def record_events(self, *, durable: bool) -> None:
+        """Write the events that are staged, with no other change; ``durable`` puts earlier ones on the disk too."""
+        with self._transaction(durable=durable) as execute:
+            execute("UPDATE events_on_disk SET number = number + 1")  # without a change there is no fsync
+
     # how
 
     @contextlib.contextmanager
@@ -211,11 +218,13 @@ class State:
                 execute("PRAGMA synchronous = NORMAL")
             execute("BEGIN IMMEDIATE")
             yield execute
+            self.events.write(execute)
             if durable:
                 faults.reach("state.before-commit")
             execute("COMMIT")
             if durable:
                 faults.reach("state.after-commit")
+            self.events.written(durable=durable)
         except sqlite3.Error as error:
             self._roll_back()
             raise StateError(f"the state could not be written: {error}", hint=_hint(error)) from error
@@ -228,6 +237,7 @@ class State:
                     execute("PRAGMA synchronous = FULL")
 
     def _roll_back(self) -> None:
+        self.events.rolled_back()
         if self._database.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
@@ -333,6 +343,7 @@ def _check(path: str, database: sqlite3.Connection) -> None:
             f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    database.executescript(events_log.SCHEMA)  # a table that older releases do not miss and do not mind
 
 
 def _hint(error: sqlite3.Error) -> str | None:

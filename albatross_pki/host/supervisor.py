@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 
 from albatross_pki.commands import UNLIMITED
 from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.host import events_kinds as events
 from albatross_pki.host import faults
 from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
-from albatross_pki.host.events import EventLog
+from albatross_pki.host.events_recorder import EventRecorder
 from albatross_pki.host.lifecycle import TOLD_TO_END, Event, Phase, Wanted, advance
 from albatross_pki.host.limits import COME_UP_GRACE, ENDED_KEPT, FIRST_DELAY, HISTORY_DEPTH, KILL_GRACE, STOP_GRACE
 from albatross_pki.host.policy_book import PolicyBook
@@ -35,7 +36,7 @@ from albatross_pki.host.restarts import Decision, Exit, delay, failures_after, j
 from albatross_pki.host.state import State, StateError
 from albatross_pki.host.statistics_link import StatisticsLink
 from albatross_pki.host.surroundings import Surroundings
-from albatross_pki.names import Name, Path
+from albatross_pki.names import Name
 from albatross_pki.policy.tree import ResourceTree
 from albatross_pki.text import printable
 
@@ -119,7 +120,7 @@ class Supervisor:
         self.table: dict[Name, Unikernel] = {}
         self.tree = ResourceTree()
         self.ended: list[Ended] = []
-        self.events = EventLog()
+        self.events = EventRecorder(state, console.path)
         self.shutting_down = False
         self._busy: dict[Name, str] = {}
         self._quiet = asyncio.Event()  # nothing is being changed
@@ -206,6 +207,7 @@ class Supervisor:
             time.monotonic(),
             on_trial,
         )
+        self.events.happened(unikernel.name, events.Started(record.deployment, record.tender))
         try:
             self.state.record_process(record)
         except StateError as error:  # the token in its title still finds it
@@ -215,7 +217,6 @@ class Supervisor:
         self.take(unikernel, Event.UP)
         unikernel.trouble = None
         log.info("started %s (%s)", unikernel.name, record.tender)
-        self.events.note(unikernel.name, "started", f"deployment {record.deployment}")
         return running
 
     def follow(self, unikernel: Unikernel, running: Running) -> None:
@@ -248,7 +249,7 @@ class Supervisor:
     def _on_exit(self, unikernel: Unikernel, running: Running, ended: Exit) -> None:
         """Called once for every process, before anybody who waits for its end goes on."""
         log.info("unikernel %s (PID %d) stopped with %s", unikernel.name, running.process.pid, ended)
-        self.events.note(unikernel.name, "ended", str(ended))
+        self.events.happened(unikernel.name, events.Exited.of(ended))
         self._process_gone(running.record)
         if unikernel.running is running:
             self.console.withdraw(unikernel.name)
@@ -256,6 +257,8 @@ class Supervisor:
         running.release()
         unikernel.last_exit = ended
         self.statistics.removed(unikernel.name)
+        if unikernel.phase not in TOLD_TO_END and not self.shutting_down and self.console.connected.is_set():
+            self.background(self.events.last_lines(unikernel.name, running.record.started))
         if running.on_trial or self.shutting_down:
             return
         if unikernel.phase not in TOLD_TO_END:
@@ -285,6 +288,7 @@ class Supervisor:
     def _let_go(self, unikernel: Unikernel, ended: Exit) -> None:
         self.remove(unikernel)
         self.ended = [*self.ended[1 - ENDED_KEPT :], Ended(unikernel.name, ended, datetime.now(UTC))]
+        self.events.happened(unikernel.name, events.Over(str(ended)))
         self._try_to_write(unikernel, lambda: self.host.images.dropped(self.state.forget(unikernel.name)))
 
     def remove(self, unikernel: Unikernel) -> None:
@@ -293,9 +297,6 @@ class Supervisor:
         if self.table.get(unikernel.name) is unikernel:
             del self.table[unikernel.name]
             self.tree.settle(unikernel.name, None)
-            self.events.note(unikernel.name, "gone")
-            if not self.tree.usage(Path(unikernel.name.path.labels[:1])).unikernels:
-                self.events.forget(unikernel.name)
 
     def _process_gone(self, record: ProcessRecord) -> None:
         try:
@@ -317,7 +318,7 @@ class Supervisor:
         unikernel.due = time.monotonic() + seconds
         if seconds:
             log.warning("%s starts again in %g seconds", unikernel.name, seconds)
-            self.events.note(unikernel.name, "waiting", f"starts again in {seconds:g} seconds")
+        self.events.tell(unikernel.name, events.Waiting(seconds, unikernel.failures), durable=False)
         loop = asyncio.get_running_loop()
 
         def due() -> None:
@@ -349,7 +350,7 @@ class Supervisor:
             log.exception("a defect while starting %s", unikernel.name)
         log.error("failed to create %s: %s", unikernel.name, printable(str(error)))
         unikernel.trouble = str(error) or type(error).__name__
-        self.events.note(unikernel.name, "failed to start", unikernel.trouble)
+        self.events.happened(unikernel.name, events.FailedToStart(unikernel.trouble))
         unikernel.failures += 1
         self.take(unikernel, Event.DEFERRED)
         self.start_after(unikernel, max(FIRST_DELAY, delay(unikernel.failures)))
@@ -374,11 +375,17 @@ class Supervisor:
         if keep_running:
             for each in running:
                 each.process.release()
+            self._say_farewell(len(running))
             return
         endings = (end(each.process, grace=self.patience.stop, kill_grace=self.patience.kill) for each in running)
         for each, ended in zip(running, await asyncio.gather(*endings), strict=True):
             if ended is None:
                 log.error("the process %d of %s does not end", each.process.pid, each.deployment.name)
+        self._say_farewell(0)
+
+    def _say_farewell(self, left_running: int) -> None:
+        self.events.tell(Name(), events.DaemonStopped(left_running))
+        self.events.close()
 
 
 def without_name(deployment: Deployment) -> Deployment:
