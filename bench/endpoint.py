@@ -2,6 +2,7 @@
 
 * requests per second at one and at eight clients, against a bare loop that accepts, shakes hands with the same chain
   and key type, sends one frame and closes; the clients are the same, each a process of its own;
+* the same with a revocation list of 100,000 entries, against none;
 * an image of 64 MB through the endpoint's spool into a daemon's descriptor, against a plain copy over TLS to a file;
 * resident memory of the endpoint with idle connections, idle meaning that the handshake was not begun;
 * the inetd program, from connect to answer.
@@ -32,6 +33,7 @@ from tests.endpoint.deployment import Host, Program, port_of, whole_host
 from tests.pki_builder import Issued, policy
 
 QUIET = ("--verbosity", "error")
+LIST_ENTRIES = 100_000
 REQUESTS = 60  # for each client and round
 IMAGE = 64 * 1024 * 1024
 _FORK = multiprocessing.get_context("fork")
@@ -49,6 +51,7 @@ def rows() -> Iterator[Row]:
                 yield requests_row(host, bare, leaf, clients, bound)
         with host.deployment.endpoint("--workers", "2") as two, bare_server(host.deployment) as bare:
             yield two_workers_row(two, bare, host, leaf)
+        yield revocation_row(Path(directory), host, leaf)
         yield from image_rows(host, dev)
         yield memory_row(host, leaf)
         yield inetd_row(host, leaf)
@@ -77,6 +80,23 @@ def two_workers_row(endpoint: Program, bare: int, host: Host, leaf: Issued) -> R
         rounds=3,
         unit="requests/s",
     )
+
+
+def revocation_row(directory: Path, plain: Host, leaf: Issued) -> Row:
+    """A second host with the same root, which has a list of 100,000 entries to look into for each request."""
+    root = plain.deployment.root
+    other = directory / "revoking"
+    (other / "crls").mkdir(parents=True)
+    (other / "crls" / "root.crl").write_bytes(root.crl(range(1, LIST_ENTRIES + 1)))
+    with whole_host(other, endpoint=QUIET, authoriser=QUIET, root=root) as revoking:
+        ask_once(revoking.port, leaf, root.pem)  # reads the list
+        return compare(
+            f"TLS request, revocation list of {LIST_ENTRIES:,}",
+            lambda: spread_over(1, lambda: ask_repeatedly(revoking.port, leaf, root.pem)),
+            "without a list",
+            lambda: spread_over(1, lambda: ask_repeatedly(plain.port, leaf, root.pem)),
+            rounds=5,
+        )
 
 
 def ask_repeatedly(port: int, leaf: Issued, root: bytes) -> None:
@@ -149,6 +169,7 @@ def image_rows(host: Host, dev: Any) -> Iterator[Row]:
                 target.write(buffer[:count])
                 left -= count
 
+    host.daemon.reads_images = False  # the way there is measured
     with bare_server(host.deployment, copy) as bare:
         yield compare(
             "image of 64 MB",
@@ -156,7 +177,7 @@ def image_rows(host: Host, dev: Any) -> Iterator[Row]:
             "plain TLS copy",
             lambda: throughput(bare, leaf, host.deployment.root.pem, image, framed=False),
             at_least=0.7,
-            rounds=3,
+            rounds=5,
             unit="MiB/s",
         )
     yield Row("endpoint's memory after images of 64 MB", f"{host.endpoint.resident() >> 20} MiB resident")

@@ -13,6 +13,7 @@ Nothing here decides about rights. Failures of our own become a failure message 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -144,12 +145,43 @@ class ClientSession:
     async def _spooled(self, allowed: int) -> SpoolFile:
         file = self._around.spool.file(min(allowed, self._bounds.stream_octets))
         try:
-            async for piece in self._pieces():
-                file.write(piece)
+            await self._fill(file)
         except BaseException:
             file.close()
             raise
         return file
+
+    async def _fill(self, file: SpoolFile) -> None:
+        """Two buffers in turn: one is hashed and written in a thread while the other one is filled.
+
+        So a slow disk stops nobody else; what fits the last buffer is not worth a thread.
+        """
+        loop = asyncio.get_running_loop()
+        writing: asyncio.Future[None] | None = None
+        try:
+            async for batch, last in self._batches():
+                file.admit(len(batch))
+                if writing is not None:
+                    await asyncio.shield(writing)
+                if last:
+                    file.store(batch)
+                else:
+                    writing = loop.run_in_executor(None, file.store, batch)
+        finally:
+            if writing is not None and not writing.done():
+                await asyncio.wait((writing,))  # the thread has the descriptor
+
+    async def _batches(self) -> AsyncIterator[tuple[memoryview, bool]]:
+        """The client's stream in parts that fill a buffer, and whether it is the last; valid until the next but one."""
+        buffers = itertools.cycle([memoryview(bytearray(2 * _BUFFER)) for _ in range(2)])
+        buffer, filled = next(buffers), 0
+        async for piece in self._pieces():
+            buffer[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            if filled > _BUFFER:
+                yield buffer[:filled], False
+                buffer, filled = next(buffers), 0
+        yield buffer[:filled], True
 
     async def _pieces(self) -> AsyncIterator[memoryview]:
         """Every piece of the client's stream, up to its end mark; each is valid until the next one is asked for."""

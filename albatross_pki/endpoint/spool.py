@@ -56,15 +56,18 @@ class SpoolFile:
         self._digest = hashlib.sha256()
         self._taken = 0
 
-    def write(self, octets: memoryview) -> None:
-        """Append ``octets``; raises ``Refused`` for what is over the limit or does not fit the disk."""
-        self.size += len(octets)
+    def admit(self, octets: int) -> None:
+        """Make room for ``octets`` more; raises ``Refused`` for what is over the limit or does not fit the disk."""
+        self.size += octets
         if self.size > self._limit:
             raise Refused([f"the stream is longer than the {self._limit} octets that the certificate allows for it"])
         if self.size > self._taken:
             more = max(_RESERVE_STEP, self.size - self._taken)
             self._spool.take(more)
             self._taken += more
+
+    def store(self, octets: memoryview) -> None:
+        """Append ``octets``, which were admitted; may run in another thread. Raises ``Refused`` if the disk does."""
         self._digest.update(octets)
         try:
             while octets:
@@ -73,6 +76,11 @@ class SpoolFile:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the endpoint's disk is full" if full else f"the endpoint cannot spool: {error.strerror}"
             raise Refused([reason]) from error
+
+    def write(self, octets: memoryview) -> None:
+        """``admit`` and ``store``."""
+        self.admit(len(octets))
+        self.store(octets)
 
     @property
     def digest(self) -> bytes:

@@ -131,7 +131,12 @@ def do_it(asked: Asked) -> Outcome:
 
 
 class ExtendedDaemon(Listener):
-    """albatrossd's extended socket: every request goes into ``asked`` and is done by ``doing``."""
+    """albatrossd's extended socket: every request goes into ``asked`` and is done by ``doing``.
+
+    Without ``reads_images`` their descriptors are only closed.
+    """
+
+    reads_images = True
 
     def __init__(self, path: Path, doing: Doing = do_it) -> None:
         self.asked: list[Asked] = []
@@ -155,7 +160,7 @@ class ExtendedDaemon(Listener):
             request = decode_side(payload)
             assert isinstance(request, AuthorisedRequest)
             image = None
-            if len(descriptors) > 1:
+            if len(descriptors) > 1 and self.reads_images:
                 image = os.pread(descriptors[1], os.fstat(descriptors[1]).st_size, 0)
             answers = socket.socket(fileno=os.dup(descriptors[0]))
         finally:
