@@ -55,6 +55,7 @@ def _ensemble(function: "click.decorators.FC") -> "click.decorators.FC":
         click.option("--ip", default="127.0.0.1", show_default=True, help="Address that the TLS endpoint listens on."),
         click.option("--port", type=click.IntRange(1, 65535), default=1025, show_default=True, help="Its port."),
         click.option("--stats", is_flag=True, help="Run albatross-stats too."),
+        click.option("--keep-running", is_flag=True, help="Leave unikernels running at the end; adopt them again."),
     ):
         function = option(function)
     return _directory(function)
@@ -85,11 +86,12 @@ def run(
     ip: str,
     port: int,
     stats: bool,
+    keep_running: bool,
     ready_descriptor: int | None,
 ) -> int:
     from albatross_pki.host.ensemble import Ensemble, prepare, programs
 
-    wanted = programs(prepare(directory), _tls(ca, cert, key, ip, port), statistics=stats)
+    wanted = programs(prepare(directory), _tls(ca, cert, key, ip, port), keep_running=keep_running, statistics=stats)
     directory = os.path.abspath(directory)
     with _locked(directory), _signals() as wake:
         ensemble = Ensemble(directory)
@@ -109,12 +111,22 @@ def run(
 
 @program.command(help="Run all daemons in the background; returns when they listen.")
 @_ensemble
-def start(directory: str, ca: str | None, cert: str | None, key: str | None, ip: str, port: int, stats: bool) -> int:
+def start(
+    directory: str,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    ip: str,
+    port: int,
+    stats: bool,
+    keep_running: bool,
+) -> int:
     from albatross_pki.host.ensemble import executable, prepare
 
     tls = _tls(ca, cert, key, ip, port)
     directory = prepare(directory)
-    arguments = [executable("albatross-host"), "run", directory, *(["--stats"] if stats else [])]
+    arguments = [executable("albatross-host"), "run", directory, *["--stats"] * stats]
+    arguments += ["--keep-running"] * keep_running
     if tls is not None:
         arguments += ["--ca", tls.ca, "--cert", tls.certificate, "--key", tls.key, "--ip", ip, "--port", str(port)]
     ready, told = os.pipe()

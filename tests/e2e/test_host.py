@@ -138,3 +138,18 @@ def test_statistics_are_streamed_where_they_are_wanted(site: Site) -> None:
     assert site.local("destroy", "hello").status == 0
     site.stop()
     assert special_files(site) == []
+
+
+def test_unikernels_that_are_left_running_are_adopted(site: Site) -> None:
+    assert site.run("albatross-host", "start", "host", "--keep-running").status == 0
+    assert site.local("create", "hello", str(HELLO)).status == 0
+    (pid,) = site.tenders()
+    site.stop()
+    assert os.path.exists(f"/proc/{pid}")
+    assert site.run("albatross-host", "start", "host").status == 0
+    assert site.local("info", "-o", "name").out == "hello\n"
+    assert os.path.exists(f"/proc/{pid}")
+    assert site.local("destroy", "hello").status == 0
+    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))  # init reaps it in its own time
+    site.stop()
+    assert special_files(site) == []
