@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging, user_id
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
-_SETTABLE = ("sessions", "crl_octets", "crl_entries", "replay_entries_per_issuer")
+_SETTABLE = tuple(bound.name for bound in fields(AuthoriserBounds))
 _DRAIN_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 @common_options
 @click.option("--statedir", default=DEFAULT_STATEDIR, show_default=True, help="Audit log, used certificates, lists.")
 @click.option("--crl-dir", help="A directory of revocation lists, looked at again whenever it changes.")
+@click.option("--reset-crls", is_flag=True, help="Forget the numbers of all lists seen, and lists that were pushed.")
 @click.option("--require-crl", is_flag=True, help="Refuse chains with a CA that has no revocation list in force.")
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name of this host.  [default: its host name]")
 @click.option("--endpoint-user", multiple=True, metavar="USER", help="A user whose endpoint may ask, besides our own.")
@@ -72,6 +74,8 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     with contextlib.ExitStack() as opened:
         store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_issuer=bounds.replay_entries_per_issuer)
         opened.callback(store.close)
+        if options["reset_crls"]:
+            _reset_lists(store, os.path.join(statedir, "crls"))
         audit = AuditLog(os.path.join(statedir, "audit.log"))
         opened.callback(audit.close)
         daemons = Daemons(tmpdir, bounds)
@@ -113,6 +117,14 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         await authoriser.drain(_DRAIN_SECONDS)
+
+
+def _reset_lists(store: Any, pushed: str) -> None:
+    """The way out of a list whose number was a mistake."""
+    store.forget_crls()
+    for name in os.listdir(pushed) if os.path.isdir(pushed) else ():
+        os.unlink(os.path.join(pushed, name))
+    log.warning("the numbers of revocation lists are forgotten, and those that were pushed are gone")
 
 
 def _anchors(path: str) -> Any:

@@ -24,6 +24,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from albatross_pki.authorised import (
     AuthorisedRequest,
@@ -239,13 +240,17 @@ class Authoriser:
         spool: int | None,
     ) -> Handed:
         """Steps 5 and 6, undone as far as they can be if the daemon cannot be asked."""
-        entry = request_entry("intent", number, now, peer, judged.path)
-        entry |= authorised_entry(authorised, judged.crl_numbers)
-        log.info("%s: %s %s", peer, entry["command"], entry["name"])
+
+        def intent() -> dict[str, Any]:
+            entry = request_entry("intent", number, now, peer, judged.path)
+            entry |= authorised_entry(authorised, judged.crl_numbers)
+            log.info("%s: %s %s", peer, entry["command"], entry["name"])
+            return entry
+
         if not changes_something(authorised.command):
-            self.audit.note(entry)
+            asyncio.get_running_loop().call_soon(self._note, intent)  # reads are not held up
             return await self._ask(judged, authorised, spool, now)
-        await self.audit.record(entry)
+        await self.audit.record(intent())
         once = self._once(judged, authorised)
         if once:
             self.store.consume(authorised.leaf, authorised.not_after)
@@ -255,6 +260,12 @@ class Authoriser:
             if once:
                 self.store.release(authorised.leaf)
             raise
+
+    def _note(self, entry: Callable[[], dict[str, Any]]) -> None:
+        try:
+            self.audit.note(entry())
+        except NotRecorded as error:
+            log.error("%s", error)
 
     async def _ask(self, judged: Judged, authorised: AuthorisedRequest, spool: int | None, now: datetime) -> Handed:
         if isinstance(authorised.command, CrlUpdate) and spool is not None:

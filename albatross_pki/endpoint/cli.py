@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import click
@@ -19,11 +19,7 @@ from albatross_pki.endpoint.options import become, bounds_options, common_option
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_PORT = 1025
-SETTABLE = (
-    *("connections", "connections_per_address", "large_handshakes"),
-    *("handshake_seconds", "idle_seconds", "answer_seconds"),
-    *("stream_octets", "spool_octets", "spool_reserve"),
-)
+SETTABLE = tuple(bound.name for bound in fields(EndpointBounds) if bound.name != "certificate_octets")
 QUIET_NEEDED = 3  # upstream's status for an inetd server that would log into its client's stream
 
 log = logging.getLogger(__name__)
@@ -166,7 +162,7 @@ def _listeners(options: dict[str, Any]) -> list[socket.socket]:
     from albatross_pki.transport.sockets import activated_sockets
 
     if not options["systemd_socket_activation"]:
-        return [listen_tcp(options["ip"], options["port"], EndpointBounds.accept_queue)]
+        return [listen_tcp(options["ip"], options["port"], options["accept_queue"])]
     listeners = activated_sockets()
     if not listeners:
         raise AlbatrossError("systemd passed no socket", hint="leave out --systemd-socket-activation to make one")

@@ -229,6 +229,11 @@ def test_p14_a_delegation_pushes_its_own_list_and_no_other(host: Host) -> None:
     refused = host.ask(victim)
     assert isinstance(refused, Failure)
     assert "revoked" in refused.text
+    # until the operator says that it was a mistake
+    host.authoriser.stop()
+    host.authoriser = host.deployment.authoriser("--reset-crls")
+    assert host.ask(victim) == Text("done")
+    assert isinstance(host.ask(push, dev.crl([], number=6)), Text)
 
 
 def test_a_restarted_authoriser_is_found_again(host: Host) -> None:
