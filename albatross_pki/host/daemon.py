@@ -26,7 +26,14 @@ from albatross_pki.host import confinement, machine
 from albatross_pki.host.adoption import start_wanted, take_over
 from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.cgroups import open_cgroups
-from albatross_pki.host.limits import HISTORY_DEPTH, IDLE_TIMEOUT, MAX_CONNECTIONS, MAX_EXTENDED_FRAME, MAX_FRAME
+from albatross_pki.host.limits import (
+    HISTORY_DEPTH,
+    IDLE_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_EXTENDED_FRAME,
+    MAX_FRAME,
+    RECONNECT_FIRST,
+)
 from albatross_pki.host.ownership import check_owned
 from albatross_pki.host.policy_book import PolicyBook
 from albatross_pki.host.server import Server
@@ -159,6 +166,7 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
     tasks: list[asyncio.Task[None]] = []
     try:
         tasks.append(asyncio.create_task(supervisor.console.run()))
+        await _console_there(supervisor.console)
         await take_over(supervisor, state.load())
         trusted = frozenset({0, os.geteuid()}) | options.authorisers
         server = Server(supervisor, trusted)
@@ -180,6 +188,14 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         await asyncio.gather(*tasks, return_exceptions=True)
         host.close()
     return again.is_set()
+
+
+async def _console_there(console: ConsoleAttachment) -> None:
+    """Wait for a moment if there is a console, so that it gets the first lines of what is about to start."""
+    if os.path.exists(console.path):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_FIRST):
+                await console.connected.wait()
 
 
 def _supervisor(options: Options, state: State, host: Surroundings) -> Supervisor:

@@ -255,7 +255,6 @@ def test_console_output_from_the_first_line_on(tmp_path: FilePath) -> None:
     try:
         with console(host):
             host.start()
-            until(lambda: "console: connected" in host.log())
             name = f"dev:{host.label()}"
             host.ask(name, create("first", "line"))
             with Connection(host.socket("console.sock"), timeout=10) as connection:
