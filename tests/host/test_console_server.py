@@ -432,7 +432,7 @@ def test_p04_memory_is_bounded_by_configuration(tmp_path: FilePath) -> None:
     daemon.stop()
 
 
-def test_p04_subscribers_of_the_whole_host_are_limited_and_albatrossd_still_gets_through(tmp_path: FilePath):
+def test_p04_subscribers_of_the_whole_host_are_limited_and_albatrossd_still_gets_through(tmp_path: FilePath) -> None:
     daemon = Daemon(tmp_path, "--max-memory", "1")
     limit = 16 - RESERVED_CONNECTIONS
     with contextlib.ExitStack() as stack:

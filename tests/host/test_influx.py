@@ -30,7 +30,7 @@ from albatross_pki.wire.message import decode_message, encode_message
 DEADLINE = 20.0
 NOW = 1_750_000_010_500_000_789
 START = "from albatross_pki.host.influx_cli import main; main()"
-USAGE = ResourceUsage(Timeval(0, 20_000), Timeval(0, 540_000), 449, *[0] * 3, 180, 0, *[0] * 6, 2, 17)
+USAGE = ResourceUsage(Timeval(0, 20_000), Timeval(0, 540_000), 449, 0, 0, 0, 180, 0, 0, 0, 0, 0, 0, 0, 2, 17)
 MEMORY = ProcessMemory(46755840, 449, 5, 2138, 2138, 560000, 0, Timeval(1_750_000_010, 249_935))
 INTERFACE = InterfaceStats("service", 0x1003, 0, 0, 0, 1500, 0, *[0] * 11)
 SAMPLE = Statistics(USAGE, (INTERFACE,), memory=MEMORY)
@@ -46,21 +46,21 @@ collisions=0i,host_to_vm_packets=0i,host_to_vm_errors=0i,host_to_vm_bytes=0i,hos
 """
 
 
-def test_without_timestamps_the_lines_are_those_of_albatross():
+def test_without_timestamps_the_lines_are_those_of_albatross() -> None:
     assert lines(DEV, SAMPLE, NOW, timestamps=False).decode() == EXPECTED
 
 
-def test_with_timestamps_each_line_ends_with_the_time_of_the_sample():
+def test_with_timestamps_each_line_ends_with_the_time_of_the_sample() -> None:
     dated = lines(DEV, SAMPLE, NOW).decode()
     assert dated == EXPECTED.replace("\n", f" {NOW}\n")
 
 
-def test_the_whole_name_can_be_shown():
+def test_the_whole_name_can_be_shown() -> None:
     assert b"vm=foo:dev " in lines(DEV, SAMPLE, NOW, drop_path=False)
     assert b"vm=:dev " in lines(Name.parse("dev"), SAMPLE, NOW, drop_path=False)
 
 
-def test_only_what_is_there_is_written():
+def test_only_what_is_there_is_written() -> None:
     bare = lines(DEV, Statistics(USAGE), NOW)
     assert bare.count(b"\n") == 1
     counters = lines(DEV, Statistics(USAGE, vmm=(("total exits", 2**64 - 1), ("a,b=c", 0))), NOW, timestamps=False)
@@ -70,7 +70,7 @@ def test_only_what_is_there_is_written():
 @pytest.mark.parametrize(
     "device", ["x,vm=other", "x y=1i", "x\nresource_usage,vm=other utime=0", "x\\", "\r\n", "\udcff"]
 )
-def test_p19_a_hostile_name_adds_neither_tag_nor_line(device: str):
+def test_p19_a_hostile_name_adds_neither_tag_nor_line(device: str) -> None:
     interface = InterfaceStats(device, *[0] * 17)
     text = lines(DEV, Statistics(USAGE, (interface,)), NOW, timestamps=False).decode()
     assert text.count("\n") == 2
@@ -78,7 +78,7 @@ def test_p19_a_hostile_name_adds_neither_tag_nor_line(device: str):
     assert len(re.split(r"(?<!\\),", head)) == 3
 
 
-def test_p04_the_queue_is_bounded_and_says_what_it_dropped():
+def test_p04_the_queue_is_bounded_and_says_what_it_dropped() -> None:
     async def body() -> None:
         queue = SampleQueue(limit=1000)
         for number in range(100):
@@ -94,7 +94,7 @@ def test_p04_the_queue_is_bounded_and_says_what_it_dropped():
     asyncio.run(body())
 
 
-def test_batches_have_a_size():
+def test_batches_have_a_size() -> None:
     async def body() -> None:
         queue = SampleQueue()
         for _ in range(10):
@@ -162,7 +162,7 @@ def tcp_listener() -> socket.socket:
     return listener
 
 
-def test_samples_arrive_as_lines_over_tcp(tmp_path: FilePath, source: StandIn):
+def test_samples_arrive_as_lines_over_tcp(tmp_path: FilePath, source: StandIn) -> None:
     with tcp_listener() as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with exporting(tmp_path, "--influx", address, "-n", "foo:", "--no-drop-path", "--no-timestamps") as process:
@@ -200,8 +200,8 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_samples_arrive_over_http_and_a_refused_batch_is_counted(tmp_path: FilePath, source: StandIn):
-    collector = type("One", (Collector,), {"refusals": [400], "bodies": [], "paths": [], "tokens": []})
+def test_samples_arrive_over_http_and_a_refused_batch_is_counted(tmp_path: FilePath, source: StandIn) -> None:
+    collector: type[Collector] = type("One", (Collector,), {"refusals": [400], "bodies": [], "paths": [], "tokens": []})
     (tmp_path / "token").write_text("secret\n")
     with http.server.HTTPServer(("127.0.0.1", 0), collector) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -234,7 +234,7 @@ def test_samples_arrive_over_http_and_a_refused_batch_is_counted(tmp_path: FileP
         (["--influx", "::1", "-n", "bad name"], "invalid name"),
     ],
 )
-def test_wrong_options_are_errors(options: list[str], text: str):
+def test_wrong_options_are_errors(options: list[str], text: str) -> None:
     done = subprocess.run([sys.executable, "-c", START, *options], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:7]) == (124, "error: ")
     assert text in done.stderr
@@ -244,7 +244,7 @@ INFLUXD = shutil.which("influxd")
 
 
 @pytest.mark.skipif(INFLUXD is None, reason="needs influxd (Debian package influxdb)")
-def test_a_real_influxdb_takes_the_lines(tmp_path: FilePath, source: StandIn):
+def test_a_real_influxdb_takes_the_lines(tmp_path: FilePath, source: StandIn) -> None:
     with tcp_listener() as first, tcp_listener() as second:
         http_port, rpc_port = first.getsockname()[1], second.getsockname()[1]
     sections = {

@@ -45,27 +45,27 @@ def shown(audience: Audience[Listening], text: str) -> list[str]:
         ("foo:net", "foo:other", []),
     ],
 )
-def test_a_subscription_gets_what_is_below_it(subscription: str, unikernel: str, as_seen: list[str]):
+def test_a_subscription_gets_what_is_below_it(subscription: str, unikernel: str, as_seen: list[str]) -> None:
     audience: Audience[Listening] = Audience()
     audience.subscribe(Name.parse(subscription), Listening())
     assert shown(audience, unikernel) == as_seen
 
 
 @pytest.mark.parametrize(("subscription", "unikernel"), [("foo:", "foo"), ("foo", "foo:net"), ("a:b", "a:b:c")])
-def test_p10_a_path_and_a_name_of_the_same_text_are_different_things(subscription: str, unikernel: str):
+def test_p10_a_path_and_a_name_of_the_same_text_are_different_things(subscription: str, unikernel: str) -> None:
     audience: Audience[Listening] = Audience()
     audience.subscribe(Name.parse(subscription), Listening())
     assert shown(audience, unikernel) == []
 
 
-def test_one_unikernel_may_have_several_subscribers_at_different_levels():
+def test_one_unikernel_may_have_several_subscribers_at_different_levels() -> None:
     audience: Audience[Listening] = Audience()
     for text in (":", "foo:", "foo:a:", "foo:a:net", "bar:"):
         audience.subscribe(Name.parse(text), Listening())
     assert shown(audience, "foo:a:net") == [":net", ":net", "a:net", "foo:a:net"]
 
 
-def test_a_new_subscriber_replaces_the_older_one_and_not_the_other_way_round():
+def test_a_new_subscriber_replaces_the_older_one_and_not_the_other_way_round() -> None:
     audience: Audience[Listening] = Audience()
     first, second = Listening(), Listening()
     assert audience.subscribe(Name.parse("foo:"), first) is None
@@ -74,7 +74,7 @@ def test_a_new_subscriber_replaces_the_older_one_and_not_the_other_way_round():
     assert [subscriber for _, subscriber in audience.listeners(Name.parse("foo:x"))] == [second]
 
 
-def test_only_what_somebody_listens_to_is_sampled():
+def test_only_what_somebody_listens_to_is_sampled() -> None:
     audience: Audience[Listening] = Audience()
     for text in ("foo:a", "foo:b", "bar:c"):
         audience.watch(Name.parse(text), SOMEBODY)
@@ -83,7 +83,7 @@ def test_only_what_somebody_listens_to_is_sampled():
     assert [str(name) for name in audience.wanted()] == ["foo:a", "foo:b"]
 
 
-def test_a_name_that_is_watched_already_is_watched_anew():
+def test_a_name_that_is_watched_already_is_watched_anew() -> None:
     audience: Audience[Listening] = Audience()
     audience.watch(Name.parse("a"), SOMEBODY)
     audience.watch(Name.parse("a"), Watched(2, 2, ()))
@@ -94,12 +94,12 @@ def test_a_name_that_is_watched_already_is_watched_anew():
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**62])
-def test_p01_a_pid_has_a_range(pid: int):
+def test_p01_a_pid_has_a_range(pid: int) -> None:
     with pytest.raises(OutOfRange):
         checked(pid, ())
 
 
-def test_p04_the_number_of_interfaces_has_a_limit():
+def test_p04_the_number_of_interfaces_has_a_limit() -> None:
     with pytest.raises(OutOfRange):
         checked(1, (("service", "vmmtap0"),) * 64)
 
@@ -112,7 +112,7 @@ STAT = (
 STATUS = b"Name:\tx\nvoluntary_ctxt_switches:\t21\nnonvoluntary_ctxt_switches:\t34\n"
 
 
-def test_a_sample_has_what_proc_says_in_albatross_units():
+def test_a_sample_has_what_proc_says_in_albatross_units() -> None:
     octets = ProcessOctets(STAT, b"11414 449 100 5 0 2138 0\n", STATUS, 1_750_000_000_123_456_789)
     sample = statistics(octets, ())
     assert (sample.usage.utime, sample.usage.stime) == (
@@ -129,7 +129,7 @@ def test_a_sample_has_what_proc_says_in_albatross_units():
     assert start_ticks(octets) == 555
 
 
-def test_a_tap_is_seen_from_the_host():
+def test_a_tap_is_seen_from_the_host() -> None:
     counters = Counters(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     link = Link(3, "vmmtap0", 0x1003, 1500, b"", 0, "tun", "", counters)
     octets = ProcessOctets(STAT, b"1 2 3 4 5 6 7", STATUS, 0)
@@ -166,12 +166,12 @@ def test_a_tap_is_seen_from_the_host():
         (STAT.replace(b"77", b"x"), b"1 " * 7),
     ],
 )
-def test_files_that_are_not_as_expected_are_no_process(stat: bytes, statm: bytes):
+def test_files_that_are_not_as_expected_are_no_process(stat: bytes, statm: bytes) -> None:
     with pytest.raises(NoProcess):
         statistics(ProcessOctets(stat, statm, STATUS, 0), ())
 
 
-def test_a_sample_agrees_with_what_the_kernel_tells_the_process_itself():
+def test_a_sample_agrees_with_what_the_kernel_tells_the_process_itself() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF)
     sample = statistics(read_process(os.getpid()), ())
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -187,7 +187,7 @@ def test_a_sample_agrees_with_what_the_kernel_tells_the_process_itself():
     assert sample.memory.rss > 100
 
 
-def test_a_process_that_is_gone_is_no_process():
+def test_a_process_that_is_gone_is_no_process() -> None:
     process = subprocess.Popen(["/bin/true"])
     process.wait()
     with pytest.raises(NoProcess, match="no such file"):

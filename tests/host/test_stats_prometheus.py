@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from albatross_pki.host.stats_prometheus import FAMILIES, MAX_REQUEST, PAGE, Sam
 from albatross_pki.names import Name
 from albatross_pki.replies import InterfaceStats, ProcessMemory, ResourceUsage, Statistics, Timeval
 
-USAGE = ResourceUsage(Timeval(1, 500_000), Timeval(2, 250_000), 449, *[0] * 3, 180, 3, *[0] * 6, 21, 34)
+USAGE = ResourceUsage(Timeval(1, 500_000), Timeval(2, 250_000), 449, 0, 0, 0, 180, 3, 0, 0, 0, 0, 0, 0, 21, 34)
 MEMORY = ProcessMemory(46755840, 449, 5, 2138, 2138, 560000, 0, Timeval(1_750_000_010, 250_000))
 INTERFACE = InterfaceStats("service", 0, 0, 0, 0, 1500, 0, 11, 12, 13, 14, 0, 15, 16, 0, 0, 17, 18)
 SAMPLES = [(Name.parse("dev:hello"), Statistics(USAGE, (INTERFACE,), memory=MEMORY))]
@@ -34,7 +35,7 @@ def values(text: bytes) -> dict[str, float]:
     return found
 
 
-def test_every_counter_is_there_in_base_units():
+def test_every_counter_is_there_in_base_units() -> None:
     found = values(exposition(SAMPLES))
     prefix, name = "albatross_unikernel_", 'name="dev:hello"'
     expected = {
@@ -59,13 +60,13 @@ def test_every_counter_is_there_in_base_units():
     assert found == {prefix + key: value for key, value in expected.items()} | {"albatross_unikernels": 1}
 
 
-def test_p19_a_hostile_device_name_adds_no_line_and_no_label():
+def test_p19_a_hostile_device_name_adds_no_line_and_no_label() -> None:
     hostile = InterfaceStats('x",name="other"} 1\nfaked 1\n\\', *[0] * 17)
     found = values(exposition([(Name.parse("a"), Statistics(USAGE, (hostile,)))]))
     assert not any(key.startswith("faked") for key in found)
 
 
-def test_the_format_is_what_prometheus_own_parser_reads():
+def test_the_format_is_what_prometheus_own_parser_reads() -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     families = {family.name: family for family in parser.text_string_to_metric_families(exposition(SAMPLES).decode())}
     assert len(families) == len(FAMILIES) + 1
@@ -92,12 +93,13 @@ def served(ask: Callable[[int], object]) -> object:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             return answer
-        return await serving
+        await serving
+        return None
 
     return asyncio.run(body())
 
 
-def test_a_scrape_gets_everything():
+def test_a_scrape_gets_everything() -> Any:
     def ask(port: int) -> tuple[str | None, bytes]:
         with socket.create_connection(("127.0.0.1", port)):
             pass  # somebody who says nothing
@@ -110,7 +112,7 @@ def test_a_scrape_gets_everything():
 @pytest.mark.parametrize(
     ("path", "data", "status"), [("/", None, 404), ("/metrics", b"x", 405), ("/metricsx", None, 404)]
 )
-def test_there_is_nothing_else(path: str, data: bytes | None, status: int):
+def test_there_is_nothing_else(path: str, data: bytes | None, status: int) -> Any:
     def ask(port: int) -> int:
         with socket.create_connection(("127.0.0.1", port)):
             pass
@@ -124,7 +126,7 @@ def test_there_is_nothing_else(path: str, data: bytes | None, status: int):
     assert served(ask) == status
 
 
-def test_p04_a_request_without_an_end_is_cut():
+def test_p04_a_request_without_an_end_is_cut() -> Any:
     def ask(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(b"GET /" + b"x" * 4 * MAX_REQUEST)
@@ -139,7 +141,7 @@ def test_p04_a_request_without_an_end_is_cut():
 DASHBOARD = Path(__file__).parents[2] / "packaging" / "grafana" / "albatross-unikernels.json"
 
 
-def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it():
+def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked += [variable["query"] for variable in dashboard["templating"]["list"]]

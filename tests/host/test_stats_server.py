@@ -131,7 +131,7 @@ def sample(connection: Connection) -> tuple[str, Statistics]:
     return str(message.header.name), message.payload
 
 
-def test_subscribers_get_samples_of_what_albatrossd_told(daemon: Daemon, guest: int):
+def test_subscribers_get_samples_of_what_albatrossd_told(daemon: Daemon, guest: int) -> None:
     assert daemon.albatrossd.tell("dev:hello", StatsAdd("", guest, (("service", "no-such-tap"),))) == Text("added")
     with daemon.subscribed("dev:") as below, daemon.subscribed(":") as everything:
         name, statistics = sample(below)
@@ -142,7 +142,7 @@ def test_subscribers_get_samples_of_what_albatrossd_told(daemon: Daemon, guest: 
         assert sample(everything)[0] == "dev:hello"
 
 
-def test_a_removed_unikernel_is_no_longer_sampled(daemon: Daemon, guest: int):
+def test_a_removed_unikernel_is_no_longer_sampled(daemon: Daemon, guest: int) -> None:
     for name in ("dev:a", "dev:b"):
         daemon.albatrossd.tell(name, StatsAdd("", guest))
     with daemon.subscribed("dev:") as connection:
@@ -153,7 +153,7 @@ def test_a_removed_unikernel_is_no_longer_sampled(daemon: Daemon, guest: int):
         assert seen[-4:] == [":b"] * 4
 
 
-def test_a_second_add_of_a_name_replaces_the_first(daemon: Daemon, guest: int):
+def test_a_second_add_of_a_name_replaces_the_first(daemon: Daemon, guest: int) -> None:
     daemon.albatrossd.tell("a", StatsAdd("", os.getpid()))
     daemon.albatrossd.tell("a", StatsAdd("", guest))
     with daemon.subscribed("a") as connection:
@@ -163,7 +163,7 @@ def test_a_second_add_of_a_name_replaces_the_first(daemon: Daemon, guest: int):
         assert memory.vsize == int(stat.read().rpartition(")")[2].split()[20])
 
 
-def test_p26_a_process_that_ended_is_forgotten_and_its_pid_never_taken_for_another(daemon: Daemon):
+def test_p26_a_process_that_ended_is_forgotten_and_its_pid_never_taken_for_another(daemon: Daemon) -> None:
     process = subprocess.Popen(["/bin/sleep", "600"])
     daemon.albatrossd.tell("a", StatsAdd("", process.pid))
     daemon.albatrossd.tell("b", StatsAdd("", os.getpid()))
@@ -176,14 +176,14 @@ def test_p26_a_process_that_ended_is_forgotten_and_its_pid_never_taken_for_anoth
     assert "a is no longer watched" in daemon.stop()
 
 
-def test_p01_a_process_that_cannot_be_is_a_failure_and_the_daemon_lives(daemon: Daemon, guest: int):
+def test_p01_a_process_that_cannot_be_is_a_failure_and_the_daemon_lives(daemon: Daemon, guest: int) -> None:
     for pid in (2**22 + 1, 2**31 - 1):
         answer = daemon.albatrossd.tell("a", StatsAdd("", pid))
         assert isinstance(answer, Failure)
     assert daemon.albatrossd.tell("a", StatsAdd("", guest)) == Text("added")
 
 
-def test_p06_subscribers_stay_when_albatrossd_is_gone_and_the_connection_comes_back(daemon: Daemon, guest: int):
+def test_p06_subscribers_stay_when_albatrossd_is_gone_and_the_connection_comes_back(daemon: Daemon, guest: int) -> None:
     daemon.albatrossd.tell("a", StatsAdd("", guest))
     with daemon.subscribed(":") as connection:
         sample(connection)
@@ -194,7 +194,7 @@ def test_p06_subscribers_stay_when_albatrossd_is_gone_and_the_connection_comes_b
         assert sample(connection)[0] == ":b"
 
 
-def test_p06_a_stopped_subscriber_delays_nobody(daemon: Daemon, guest: int):
+def test_p06_a_stopped_subscriber_delays_nobody(daemon: Daemon, guest: int) -> None:
     for number in range(200):
         daemon.albatrossd.tell(f"u{number}", StatsAdd("", guest))
     with daemon.subscribed(":"), daemon.subscribed("u1") as reading:
@@ -203,7 +203,7 @@ def test_p06_a_stopped_subscriber_delays_nobody(daemon: Daemon, guest: int):
         assert daemon.albatrossd.tell("u0", StatsRemove()) == Text("removed")
 
 
-def test_a_new_subscriber_of_a_name_closes_the_older_one(daemon: Daemon):
+def test_a_new_subscriber_of_a_name_closes_the_older_one(daemon: Daemon) -> None:
     with daemon.subscribed("dev:") as first, daemon.subscribed("dev:"):
         assert first.receive() is None
 
@@ -211,7 +211,7 @@ def test_a_new_subscriber_of_a_name_closes_the_older_one(daemon: Daemon):
 @pytest.mark.parametrize(
     ("command", "text"), [(StatsInitial(), "unexpected message initial"), (PolicyInfo(), "unexpected command")]
 )
-def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, command: Command, text: str):
+def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, command: Command, text: str) -> None:
     with daemon.connect() as connection:
         connection.send(Message(Header(), command))
         answer = connection.receive()
@@ -220,7 +220,7 @@ def test_p29_what_is_refused_says_why_and_closes(daemon: Daemon, command: Comman
         assert connection.receive() is None
 
 
-def test_our_own_user_may_add_and_goes_on(daemon: Daemon, guest: int):
+def test_our_own_user_may_add_and_goes_on(daemon: Daemon, guest: int) -> None:
     with daemon.connect() as connection:
         for command, text in ((StatsAdd("", guest), "added"), (StatsRemove(), "removed")):
             connection.send(Message(Header(Name.parse("mine"), 1), command))
@@ -229,7 +229,7 @@ def test_our_own_user_may_add_and_goes_on(daemon: Daemon, guest: int):
             assert answer.payload == Text(text)
 
 
-def test_a_signal_ends_it_cleanly(tmp_path: FilePath):
+def test_a_signal_ends_it_cleanly(tmp_path: FilePath) -> None:
     daemon = Daemon(tmp_path)
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.process.wait(DEADLINE) == 0
@@ -237,7 +237,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: FilePath):
     assert not os.path.exists(daemon.path)
 
 
-def test_prometheus_can_scrape_what_is_watched(tmp_path: FilePath, guest: int):
+def test_prometheus_can_scrape_what_is_watched(tmp_path: FilePath, guest: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     daemon = Daemon(tmp_path, "--prometheus", address)
@@ -255,7 +255,7 @@ def test_prometheus_can_scrape_what_is_watched(tmp_path: FilePath, guest: int):
     assert 'albatross_unikernel_resident_memory_bytes{name="dev:hello"}' in text
 
 
-def test_an_address_that_is_taken_is_an_error(tmp_path: FilePath):
+def test_an_address_that_is_taken_is_an_error(tmp_path: FilePath) -> None:
     (tmp_path / "util").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -267,7 +267,7 @@ def test_an_address_that_is_taken_is_an_error(tmp_path: FilePath):
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_intervals_are_errors():
+def test_wrong_intervals_are_errors() -> None:
     for value in ("0", "-1", "nan", "x"):
         done = subprocess.run([sys.executable, "-c", START, "--interval", value], capture_output=True, check=False)
         assert done.returncode == 124, value
