@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from albatross_pki.extensions import AnyCommand, ImageBinding
+from albatross_pki.extensions import AnyCommand, ExtendedCommand, ImageBinding
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 
@@ -122,4 +122,12 @@ class Executing:
     """Authoriser to endpoint: the connected descriptor that answers come from is beside this message."""
 
 
-SideMessage = AuthorisedRequest | Outcome | JudgeRequest | Verdict | ExecuteRequest | Executing
+@dataclass(frozen=True, slots=True)
+class LocalRequest:
+    """Somebody on the host to albatrossd: a command that AV5 has no place for, answered in AV5 on this connection."""
+
+    name: Name
+    command: ExtendedCommand
+
+
+SideMessage = AuthorisedRequest | Outcome | JudgeRequest | Verdict | ExecuteRequest | Executing | LocalRequest

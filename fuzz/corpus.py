@@ -16,6 +16,7 @@ from albatross_pki.authorised import (
     ExecuteRequest,
     Executing,
     JudgeRequest,
+    LocalRequest,
     Outcome,
     Stream,
     Verdict,
@@ -126,6 +127,7 @@ def _side_messages() -> list[bytes]:
             ExecuteRequest(0),
             ExecuteRequest(4096, _DIGEST),
             Executing(),
+            LocalRequest(Name.parse("a:b:"), Events(_NOW)),
         )
     ]
 

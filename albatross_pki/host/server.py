@@ -6,15 +6,17 @@ who may connect; whoever can is the operator.
 
 ``extended.sock`` takes authorised requests as a whole, from root, our own user and the authoriser's users alone. With
 each comes a descriptor for the answers and, for some, one with an image; the outcome goes back on the connection
-itself.
+itself. Extended commands of people on the host come there too, because AV5 has no place for them: from whoever may
+connect to ``vmmd.sock``, and answered on the same connection.
 """
 
 import logging
 import os
 import socket
 import stat
+from dataclasses import replace
 
-from albatross_pki.authorised import AuthorisedRequest, Effect, Outcome
+from albatross_pki.authorised import AuthorisedRequest, Effect, LocalRequest, Outcome
 from albatross_pki.commands import PolicyAdd, StatsInitial
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.commands import Commands, Request
@@ -28,7 +30,7 @@ from albatross_pki.replies import Empty, Failure
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel
 from albatross_pki.transport.errors import TransportError
-from albatross_pki.transport.sockets import close_all
+from albatross_pki.transport.sockets import close_all, may_connect
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.message import decode_message, encode_message
 from albatross_pki.wire.side import decode_side, encode_side
@@ -43,6 +45,7 @@ class Server:
         self._supervisor = supervisor
         self._commands = Commands(supervisor)
         self._trusted = trusted
+        self._local_path = os.path.join(supervisor.host.tmpdir, "util", "vmmd.sock")
 
     async def local(self, channel: Channel) -> None:
         """One connection to ``vmmd.sock``."""
@@ -70,7 +73,8 @@ class Server:
         if not self._commands.knows(command):
             await conversation.answer(Failure("unknown command"))
             return False
-        outcome = await self._commands.execute(Request(header.name, command, OPERATOR, peer), conversation)
+        rights = replace(OPERATOR, by=channel.peer.uid)
+        outcome = await self._commands.execute(Request(header.name, command, rights, peer), conversation)
         return outcome.succeeded and isinstance(command, PolicyAdd)
 
     async def _statistics(self, channel: Channel, header: Header) -> None:
@@ -85,29 +89,57 @@ class Server:
 
     async def extended(self, channel: Channel) -> None:
         """One connection to ``extended.sock``."""
-        peer = channel.peer
-        if peer.uid not in self._trusted:
-            log.warning("user %d may not authorise requests", peer.uid)
+        uid = channel.peer.uid
+        if uid not in self._trusted and not may_connect(channel.socket, self._local_path):
+            log.warning("user %d may not authorise requests, nor make any", uid)
             return
         try:
             while received := await channel.receive_with_descriptors():
                 payload, descriptors = received
                 try:
-                    outcome = await self._authorised(payload, descriptors)
+                    outcome = await self._extended_request(channel, payload, descriptors)
                 finally:
                     close_all(descriptors)
+                if outcome is None:
+                    return
                 await channel.send(encode_side(outcome))
         except TransportError as error:
-            log.info("the authoriser's connection ended: %s", error)
+            log.info("a connection to extended.sock of user %d ended: %s", uid, error)
 
-    async def _authorised(self, payload: bytes, descriptors: list[int]) -> Outcome:
+    async def _extended_request(self, channel: Channel, payload: bytes, descriptors: list[int]) -> Outcome | None:
+        """What came of an authorised request; ``None`` if the connection is over."""
+        uid = channel.peer.uid
+        trusted = uid in self._trusted
         try:
             request = decode_side(payload)
-            if not isinstance(request, AuthorisedRequest):
-                return Outcome(False, Effect.NONE, "only authorised requests are taken here")
+        except MalformedMessage as error:
+            log.warning("a request of user %d cannot be understood: %s", uid, printable(str(error)))
+            return Outcome(False, Effect.NONE, str(error)) if trusted else None
+        if isinstance(request, LocalRequest):
+            await self._local_request(channel, request)
+            return None
+        if not trusted:
+            log.warning("user %d may not authorise requests", uid)
+            return None
+        if not isinstance(request, AuthorisedRequest):
+            return Outcome(False, Effect.NONE, "only requests are taken here")
+        return await self._authorised(request, descriptors)
+
+    async def _local_request(self, channel: Channel, request: LocalRequest) -> None:
+        uid = channel.peer.uid
+        conversation = Conversation(channel, Header(request.name))
+        if not may_connect(channel.socket, self._local_path):  # the authoriser's user is not the operator
+            log.warning("user %d may not make requests of its own", uid)
+            await conversation.answer(Failure("only those who may connect to vmmd.sock may ask this"))
+            return
+        rights = replace(OPERATOR, by=uid)
+        await self._commands.execute(Request(request.name, request.command, rights, f"user {uid}"), conversation)
+
+    async def _authorised(self, request: AuthorisedRequest, descriptors: list[int]) -> Outcome:
+        try:
             answers, image = _descriptors(descriptors)
-        except AlbatrossError as error:
-            log.warning("a request of the authoriser cannot be understood: %s", printable(str(error)))
+        except WrongDescriptors as error:
+            log.warning("a request of the authoriser cannot be taken: %s", error)
             return Outcome(False, Effect.NONE, str(error))
         asked = Request(
             name=request.name,

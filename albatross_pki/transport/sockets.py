@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import struct
+import sys
 from dataclasses import dataclass
 
 from albatross_pki.transport.errors import NotListening
@@ -20,6 +21,9 @@ from albatross_pki.transport.errors import NotListening
 BACKLOG = 128
 _FIRST_ACTIVATED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 _MAX_ACTIVATED = 64
+_SO_PEERGROUPS = 59  # <asm-generic/socket.h>; the socket module has no name for it
+_GROUPS_OCTETS = 1024  # what getsockopt of the socket module takes at most
+_GID = struct.Struct("I")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
 
@@ -36,6 +40,36 @@ def peer_credentials(connection: socket.socket) -> PeerCredentials:
     """The process and user at the other end of a connected unix socket."""
     octets = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return PeerCredentials(*_UCRED.unpack(octets))
+
+
+def may_connect(connection: socket.socket, path: str) -> bool:
+    """Whether whoever is at the other end of ``connection`` may connect to the unix socket at ``path``.
+
+    unix(7): that takes the right to write to its file. Root may always; the groups are those that the kernel recorded
+    when the connection was made (SO_PEERGROUPS), where it does. A file that is not there is nobody's.
+    """
+    peer = peer_credentials(connection)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    if peer.uid == 0:
+        return True
+    if peer.uid == status.st_uid:
+        return bool(status.st_mode & 0o200)
+    if status.st_gid in (peer.gid, *_peer_groups(connection)):
+        return bool(status.st_mode & 0o020)
+    return bool(status.st_mode & 0o002)
+
+
+def _peer_groups(connection: socket.socket) -> tuple[int, ...]:
+    if sys.platform != "linux":
+        return ()
+    try:
+        octets = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_OCTETS)
+    except OSError:  # more groups than fit: then only the first one counts
+        return ()
+    return tuple(gid for (gid,) in _GID.iter_unpack(octets))
 
 
 def listen(path: str, mode: int = 0o660, backlog: int = BACKLOG) -> socket.socket:

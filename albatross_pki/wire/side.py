@@ -1,7 +1,8 @@
 """Our own messages beside AV5, between endpoint, authoriser and albatrossd; each travels in one frame.
 
     SideMessage ::= CHOICE { authorised [0] AuthorisedRequest, outcome [1] Outcome, judge [2] JudgeRequest,
-                             verdict [3] Verdict, execute [4] ExecuteRequest, executing [5] NULL }
+                             verdict [3] Verdict, execute [4] ExecuteRequest, executing [5] NULL,
+                             local [6] LocalRequest }
     AuthorisedRequest ::= SEQUENCE { name Name, command AnyCommand, policies SEQUENCE OF ChainPolicy,
       leaf CertificateId, notAfter GeneralizedTime, images [0] SEQUENCE OF Digest OPTIONAL,
       deployments [1] SEQUENCE OF Digest OPTIONAL, binding [2] ImageBinding OPTIONAL, mayGet [3] NULL OPTIONAL }
@@ -16,6 +17,7 @@
       stream ENUMERATED { nothing(0), image(1), block(2), crl(3) }, streamLimit INTEGER,
       answers ENUMERATED { single(0), read(1), dump(2) } }
     ExecuteRequest ::= SEQUENCE { spooled INTEGER, digest OCTET STRING (SIZE (0 | 32)) }
+    LocalRequest   ::= SEQUENCE { name Name, command ExtendedCommand.command }
     Digest         ::= OCTET STRING (SIZE (32))
 
 A path is written as the name that stands for the path itself, ``a:b:``. Sender and receiver are of one version, that
@@ -30,6 +32,7 @@ from albatross_pki.authorised import (
     ExecuteRequest,
     Executing,
     JudgeRequest,
+    LocalRequest,
     Outcome,
     SideMessage,
     Stream,
@@ -140,6 +143,8 @@ _VERDICT = record(
 
 _EXECUTE = record(ExecuteRequest, required("spooled", NATURAL), required("digest", OctetString(0, 32)))
 
+_LOCAL = record(LocalRequest, required("name", NAME), required("command", EXTENDED))
+
 _SIDE = Choice[SideMessage](
     whole(0, "authorised", _AUTHORISED, AuthorisedRequest),
     whole(1, "outcome", _OUTCOME, Outcome),
@@ -147,6 +152,7 @@ _SIDE = Choice[SideMessage](
     whole(3, "verdict", _VERDICT, Verdict),
     whole(4, "execute", _EXECUTE, ExecuteRequest),
     nothing(5, "executing", Executing()),
+    whole(6, "local", _LOCAL, LocalRequest),
 )
 
 

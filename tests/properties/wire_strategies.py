@@ -217,4 +217,5 @@ side_messages: st.SearchStrategy[a.SideMessage] = st.one_of(
     ),
     st.builds(a.ExecuteRequest, naturals, st.just(b"") | digests),
     st.just(a.Executing()),
+    st.builds(a.LocalRequest, names, extended_commands),
 )

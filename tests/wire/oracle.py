@@ -474,6 +474,7 @@ _SIDE: dict[type, Callable[[Any], tuple[str, Any]]] = {
     a.Verdict: lambda one: ("verdict", _verdict(one)),
     a.ExecuteRequest: lambda one: ("execute", {"spooled": one.spooled, "digest": one.digest}),
     a.Executing: lambda _: ("executing", None),
+    a.LocalRequest: lambda one: ("local", {"name": name(one.name), "command": extended(one.command)}),
 }
 
 

@@ -13,13 +13,14 @@ from albatross_pki.authorised import (
     ExecuteRequest,
     Executing,
     JudgeRequest,
+    LocalRequest,
     Outcome,
     SideMessage,
     Stream,
     Verdict,
 )
 from albatross_pki.commands import PolicyInfo
-from albatross_pki.extensions import Status
+from albatross_pki.extensions import Events, Status
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.wire.errors import MalformedMessage
@@ -36,6 +37,8 @@ EXAMPLES: list[SideMessage] = [
     ExecuteRequest(0),
     ExecuteRequest(4096, DIGEST),
     Executing(),
+    LocalRequest(Name.parse("a:b"), Status()),
+    LocalRequest(Name.parse("a:"), Events(NOW)),
     AuthorisedRequest(Name.parse("a:b"), PolicyInfo(), (), CertificateId(DIGEST, 1), NOW),
     AuthorisedRequest(
         name=Name.parse("a:b"),
