@@ -46,6 +46,14 @@ def until_connected(path: str) -> Connection:
             time.sleep(0.01)
 
 
+def until_attached(host: Daemon) -> None:
+    """Until albatrossd has found the console: before, it drops what unikernels write."""
+    deadline = time.monotonic() + DEADLINE
+    while "console: connected" not in host.log():
+        assert time.monotonic() < deadline, host.log()
+        time.sleep(0.01)
+
+
 def ticker(*arguments: str) -> UnikernelCreate:
     return UnikernelCreate(hello(*arguments, image=TICKER))
 
@@ -84,12 +92,13 @@ class Ticks:
                 elif line == b"tick %d" % (self.seen + self.missed + 1):
                     self.seen += 1
                 else:
-                    self.wrong.append(line)
+                    self.wrong.append(b"%s instead of %d" % (line, self.seen + self.missed + 1))
 
 
 def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: FilePath):
     count = 200_000
     with daemon(tmp_path) as host, companion(host, "console_cli", "console.sock"):
+        until_attached(host)
         label = host.label()
         stopped, reading = subscribed(host, label), subscribed(host, label)
         ticks, late = Ticks(), Ticks()
