@@ -193,7 +193,9 @@ class Av5Daemon(Listener):
 class Program:
     """One of our programs as a process, started and waited for until it says that it listens."""
 
-    def __init__(self, module: str, *arguments: str, user: int | None = None, environment: Any = None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, user: int | None = None, environment: Any = None, wait: bool = True
+    ) -> None:
         # what console scripts do, without depending on where they were installed
         code = f"from {module} import main; main()"
         self.process = subprocess.Popen(
@@ -212,6 +214,11 @@ class Program:
         self._ended = False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+        self.listening = ""
+        if wait:
+            self.until_listening()
+
+    def until_listening(self) -> None:
         try:
             self.listening = self.wait_for(r"listening on .*").string
         except BaseException:
@@ -384,7 +391,13 @@ def whole_host(
     root = root or Authority.root()
     made = Deployment(directory, root, server or root.server())
     daemon = ExtendedDaemon(made.socket_path("extended.sock" if extended else "elsewhere.sock"), doing)
-    with contextlib.closing(daemon), made.authoriser(*authoriser) as judge, made.endpoint(*endpoint) as front:
+    with (
+        contextlib.closing(daemon),
+        made.authoriser(*authoriser, wait=False) as judge,
+        made.endpoint(*endpoint, wait=False) as front,
+    ):
+        for program in (judge, front):
+            program.until_listening()
         host = Host(made, judge, front, daemon)
         yield host
         for program in (host.endpoint, host.authoriser):

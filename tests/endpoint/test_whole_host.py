@@ -122,6 +122,7 @@ def test_everything_decided_is_in_the_audit_log(host: Host) -> None:
     host.authoriser = host.deployment.authoriser()
     started, intent, *rest = host.deployment.audit
     assert (started["kind"], intent["kind"], intent["name"]) == ("started", "intent", "dev:hello")
+    assert intent["anchor"] == host.deployment.root.facts.digest.hex()
     kinds = {entry["kind"] for entry in rest}
     assert kinds >= {"outcome", "refused"}
 
