@@ -25,6 +25,7 @@ from albatross_pki.host.network_netlink import (
     Netlink,
     Request,
     attribute,
+    attributes,
     batch_mark,
     be32,
     nested,
@@ -32,7 +33,8 @@ from albatross_pki.host.network_netlink import (
 )
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = ((_SUBSYSTEM << 8) | kind for kind in (0, 2, 3, 6))
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = ((_SUBSYSTEM << 8) | kind for kind in (0, 1, 2, 3, 6))
+_PREFIX = "albatross-"
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NETDEV = struct.pack("!BBH", 5, 0, 0)  # NFPROTO_NETDEV
 _CHAIN = "from-unikernel"
@@ -61,7 +63,7 @@ Rule = list[bytes]
 
 def table_name(tap: str) -> str:
     """The name of the table that filters ``tap``."""
-    return f"albatross-{tap}"
+    return _PREFIX + tap
 
 
 def install(netlink: Netlink, tap: str, mac: bytes) -> None:
@@ -83,6 +85,13 @@ def remove(netlink: Netlink, tap: str) -> None:
     """Take the filter of ``tap`` away, if there is one; raises ``NetlinkError``."""
     table = text(1, table_name(tap))
     _batch(netlink, Request(_NEWTABLE, _NETDEV + table, F_CREATE), Request(_DELTABLE, _NETDEV + table))
+
+
+def filtered(netlink: Netlink) -> list[str]:
+    """The taps for which there is a filter, whether they are still there or not; raises ``NetlinkError``."""
+    tables = (attributes(octets[len(_NETDEV) :]).get(1, b"") for octets in netlink.dump(_GETTABLE, _NETDEV))
+    names = (table.rstrip(b"\0").decode("utf-8", "surrogateescape") for table in tables)
+    return [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
 
 
 def rules(mac: bytes) -> list[Rule]:

@@ -66,6 +66,7 @@ class LinuxNetwork:
         self._lock = threading.Lock()
         self._promised: dict[tuple[str, bytes], list[str]] = {}  # bridge and MAC address: our taps, attached or not
         self._filters = self._can_filter()
+        self._remove_stale_filters()
 
     def close(self) -> None:
         self._route.close()
@@ -191,6 +192,14 @@ class LinuxNetwork:
         if self._filters:
             with contextlib.suppress(NetlinkError):
                 network_filter.remove(self._netfilter, name)
+
+    def _remove_stale_filters(self) -> None:
+        """Remove filters whose tap went with its daemon: the kernel would put them on another one of that name."""
+        if self._filters:
+            with contextlib.suppress(NetlinkError):
+                for name in network_filter.filtered(self._netfilter):
+                    if name.startswith(TAP_PREFIX) and find_link(self._route, name) is None:
+                        network_filter.remove(self._netfilter, name)
 
     def _can_filter(self) -> bool:
         try:

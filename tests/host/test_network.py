@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from albatross_pki.host import network_links
+from albatross_pki.host import network_filter, network_links
 from albatross_pki.host.network import (
     DuplicateMac,
     NetworkRefused,
@@ -27,7 +27,7 @@ from albatross_pki.host.network import (
     valid_interface,
 )
 from albatross_pki.host.network_linux import LinuxNetwork
-from albatross_pki.host.network_netlink import ROUTE, Netlink, NetlinkError
+from albatross_pki.host.network_netlink import NETFILTER, ROUTE, Netlink, NetlinkError
 from albatross_pki.names import Name, derived_mac
 
 CLONE_NEWNET = 0x40000000
@@ -362,6 +362,20 @@ def test_p39_isolated_neighbours_do_not_see_each_other(lan: Lan) -> None:
     send(alice, frame(BOB, ALICE, payload=b"psst"))
     send(alice, frame(BROADCAST, ALICE, payload=b"psst"))
     assert received(bob, mark(open_one)) == []
+
+
+@in_a_lan
+def test_p26_a_filter_whose_tap_is_gone_is_removed_at_the_next_start(lan: Lan):
+    if gaps := lan.network.gaps():
+        pytest.skip("; ".join(gaps))
+    kept, gone = lan.tap(ALICE), lan.tap(BOB)
+    assert gone.descriptor is not None
+    os.close(gone.descriptor)  # as when the unikernel and its daemon were killed
+    lan._taps.remove(gone)
+    with contextlib.closing(Netlink(NETFILTER)) as netfilter:
+        assert sorted(network_filter.filtered(netfilter)) == [kept.name, gone.name]
+        LinuxNetwork().close()
+        assert network_filter.filtered(netfilter) == [kept.name]
 
 
 @in_a_lan
