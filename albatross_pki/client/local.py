@@ -16,12 +16,15 @@ from albatross_pki.client.files import BadFile, read_image
 from albatross_pki.client.progress import Meter, Readable, Watched
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, Command, PolicyAdd, UnikernelCreate
-from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.errors import Refused
 from albatross_pki.extensions import ExtendedCommand
 from albatross_pki.messages import Header, Message
+from albatross_pki.names import Name
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Data, Success
 from albatross_pki.transport.blocking import Connection
+
+EXTENDED_SOCKET = "util/extended.sock"
 
 OnSuccess = Callable[[Header, Success], None]
 OnData = Callable[[Header, Data], bool]
@@ -33,10 +36,8 @@ def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_succes
     ``tmpdir`` is the daemons' directory; ``socket``, if given, the one to talk to.
     """
     if isinstance(typed.command, ExtendedCommand):
-        raise AlbatrossError(
-            "albatrossd's ordinary socket has no such command",
-            hint="send it through the TLS endpoint, with --destination",
-        )
+        _send_extended(typed.name, typed.command, socket or os.path.join(tmpdir, EXTENDED_SOCKET), on_success, on_data)
+        return
     if isinstance(typed.command, PolicyAdd):
         check_policy(typed.command.policy)
     command = with_image(typed, typed.command)
@@ -54,6 +55,16 @@ def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_succes
         # only reached if the block device was made by us: nothing that exists is ever overwritten
         content = replace(typed, command=BlockSet(compressed=bool(typed.level)))
         send_locally(content, tmpdir, socket, on_success, on_data)
+
+
+def _send_extended(name: Name, command: ExtendedCommand, socket: str, on_success: OnSuccess, on_data: OnData) -> None:
+    """Ask what AV5 has no place for; the answers are ordinary messages on the same connection."""
+    from albatross_pki.authorised import LocalRequest
+    from albatross_pki.wire.side import encode_side
+
+    with Connection(socket) as connection:
+        connection.send_payload(encode_side(LocalRequest(name, command)))
+        converse(connection, answers_of(command), on_success, on_data)
 
 
 def check_policy(policy: Policy) -> None:

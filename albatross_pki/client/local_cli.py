@@ -28,11 +28,18 @@ def program() -> "click.Command":
     """The command line."""
     import click
 
-    from albatross_pki.client.options import LOCAL_WORDS, SIGNED_WORDS, ClientProgram, client_commands, local_options
+    from albatross_pki.client.options import (
+        EXTENDED_WORDS,
+        LOCAL_WORDS,
+        SIGNED_WORDS,
+        ClientProgram,
+        client_commands,
+        local_options,
+    )
 
     group = ClientProgram(
         "albatross-client-local",
-        client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS), local_options),
+        client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), local_options),
         help="Commands for the daemons of this host, over their unix sockets.",
     )
     return click.version_option(message=version.TEXT)(group)
