@@ -100,22 +100,22 @@ def reconcile_audits(cacert: str, database: str, audits: tuple[str, ...]) -> int
     facts = [read_certificate(der) for der in certificates(read_file(cacert), cacert)]
     signer = facts[0]
     view = read_ledger(database)
-    own = frozenset[str]() if is_self_signed(signer) else _own_digests(signer.digest.hex(), signer.spki_sha256, facts)
+    is_root = is_self_signed(signer)
+    own = [item for item in facts if item.spki_sha256 == signer.spki_sha256 or (is_root and is_self_signed(item))]
     entries = []
     for audit in audits:
         checked = verify_journal(audit)
         if not checked.good:
             raise Refused([f"{audit}: {problem}" for problem in checked.problems])
         entries += list(read_entries(audit))
-    keys = {item.spki_sha256.hex() for item in facts if item is signer or (not own and is_self_signed(item))}
-    seen, findings = reconcile(view, frozenset(keys), own, entries)
+    keys = frozenset(item.spki_sha256.hex() for item in own)
+    digests = frozenset(item.digest.hex() for item in own)  # a renewed certificate of the same key counts as well
+    seen, findings = reconcile(view, keys, digests, entries, is_root=is_root)
+    others = sum(entry.get("anchor") not in digests for entry in entries if entry.get("anchor")) if is_root else 0
+    if others:
+        options.note(f"{others} entries are of chains that end at other roots, and were not looked at")
     for finding in findings:
         subject = printable(finding.subject, 64)
         click.echo(f"{finding.serial} ({subject}) {finding.problem}; first seen {printable(finding.first_seen, 40)}")
     click.echo(f"{seen} certificates of {signer.title} were used, {len(findings)} to look into")
     return int(ExitCode.CHAIN if findings else ExitCode.OK)
-
-
-def _own_digests(first: str, key: bytes, facts: list) -> frozenset[str]:  # type: ignore[type-arg]
-    """The digests of all certificates of the signer's key in its file: a renewed one counts as well."""
-    return frozenset({first, *(item.digest.hex() for item in facts if item.spki_sha256 == key)})

@@ -194,7 +194,7 @@ class Authoriser:
         return judged.judgement.once and changes_something(authorised.command)
 
     def _note_refusal(self, number: str, now: datetime, peer: str, judged: Judged, reasons: Sequence[str]) -> None:
-        entry = request_entry("refused", number, now, peer, judged.path)
+        entry = request_entry("refused", number, now, peer, judged.path, judged.anchor)
         entry["reasons"] = [printable(reason, 512) for reason in reasons]
         log.info("refused %s: %s", peer, "; ".join(entry["reasons"]))
         with contextlib.suppress(NotRecorded):
@@ -242,7 +242,7 @@ class Authoriser:
         """Steps 5 and 6, undone as far as they can be if the daemon cannot be asked."""
 
         def intent() -> dict[str, Any]:
-            entry = request_entry("intent", number, now, peer, judged.path)
+            entry = request_entry("intent", number, now, peer, judged.path, judged.anchor)
             entry |= authorised_entry(authorised, judged.crl_numbers)
             log.info("%s: %s %s", peer, entry["command"], entry["name"])
             return entry

@@ -235,9 +235,12 @@ def write_audit(name: str, *entries: dict[str, object]) -> None:
             journal.append(entry)
 
 
-def seen(bundle: str, kind: str = "intent", time: str = "2026-11-21T10:00:00.123456+00:00") -> dict[str, object]:
+def seen(
+    bundle: str, kind: str = "intent", time: str = "2026-11-21T10:00:00.123456+00:00", root: str = "cacert.pem"
+) -> dict[str, object]:
     facts = [read_certificate(der) for der in certificates(Path(bundle).read_bytes(), bundle)]
-    return {"kind": kind, "time": time, "chain": chain_entry(facts)}
+    (anchor,) = certificates(Path(root).read_bytes(), root)
+    return {"kind": kind, "time": time, "chain": chain_entry(facts), "anchor": read_certificate(anchor).digest.hex()}
 
 
 def test_reconcile_finds_what_a_thief_signed(leaf: Path, ca: Program, ask: Program) -> None:
@@ -269,10 +272,27 @@ def test_reconcile_takes_all_roots_that_there_were(leaf: Path, ca: Program) -> N
     ca("renew", "cacert.pem", "db", "ca.key", "cacert.pem", "--new-key=ca-2.key", "-o", "cacert-2.pem")
     write_audit("audit.log", seen("hello.pem"))
     ca("renew", "cacert-2.pem", "db", "ca-2.key", "dev.pem", "-o", "dev-2.pem")
-    write_audit("audit.log", seen("dev-2.pem"))
+    write_audit("audit.log", seen("dev-2.pem", root="cacert-2.pem"))
     Path("roots.pem").write_bytes(Path("cacert.pem").read_bytes() + Path("cacert-2.pem").read_bytes())
-    assert ca("ledger", "reconcile", "cacert.pem", "db", "audit.log", check=False).status == 116
-    assert ca("ledger", "reconcile", "roots.pem", "db", "audit.log").status == 0
+    old = ca("ledger", "reconcile", "cacert.pem", "db", "audit.log")
+    assert (old.status, "1 certificates" in old.out) == (0, True)
+    assert "1 entries are of chains that end at other roots" in old.err
+    both = ca("ledger", "reconcile", "roots.pem", "db", "audit.log")
+    assert (both.status, "2 certificates" in both.out, "other roots" in both.err) == (0, True, False)
+
+
+def test_reconcile_tells_operators_roots_apart(leaf: Path, ca: Program, ask: Program) -> None:
+    Path("cacert.pem").rename("ours.pem")
+    ca("generate", "other", "other.db", "--server=elsewhere")
+    Path("cacert.pem").rename("other.pem")
+    Path("ours.pem").rename("cacert.pem")
+    ca("sign", "other.pem", "other.db", "other.key", "dev.req", "--as=delegation", "-o", "theirs.pem")
+    unknown = {**seen("theirs.pem", "refused"), "anchor": None}
+    write_audit("audit.log", seen("hello.pem"), seen("theirs.pem", root="other.pem"), unknown)
+    assert ca("ledger", "reconcile", "cacert.pem", "db", "audit.log").status == 0, "theirs is not a thief's"
+    assert ca("ledger", "reconcile", "other.pem", "other.db", "audit.log").status == 0
+    write_audit("stolen.log", seen("theirs.pem"))
+    assert "is not in the ledger" in ca("ledger", "reconcile", "cacert.pem", "db", "stolen.log", check=False).out
 
 
 def test_reconcile_refuses_an_audit_log_that_was_changed(leaf: Path, ca: Program) -> None:
