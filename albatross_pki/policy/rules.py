@@ -99,9 +99,8 @@ def config_fits(policy: Policy, settings: Settings) -> list[Violation]:
         found.append(Violation("memory", policy.memory_mb, settings.memory_mb, text))
     asked = tuple(dict.fromkeys(interface.host_bridge for interface in settings.interfaces))
     if foreign := [bridge for bridge in asked if bridge not in policy.bridges]:
-        text = (
-            f"Bridge(s) {comma_list(foreign)} not allowed by policy (available: {comma_list(sorted(policy.bridges))})"
-        )
+        available = comma_list(sorted(policy.bridges)) or "none"
+        text = f"Bridge(s) {comma_list(foreign)} not allowed by policy (available: {available})"
         found.append(Violation("bridges", policy.bridges, asked, text))
     return found
 

@@ -103,7 +103,7 @@ class TestResults:
             "expired",
             "the CPUids 9 requested by the unikernel are not allowed by policy",
             "65 MB memory assigned to unikernel exceeds policy (64MB)",
-            "Bridge(s) secret not allowed by policy (available: )",
+            "Bridge(s) secret not allowed by policy (available: none)",
             "constraints do not allow the command create (only info)",
         ]
 
