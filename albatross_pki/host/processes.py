@@ -116,10 +116,11 @@ def find_again(pid: int, ticks: int) -> Process | None:
     except OSError:
         return None
     # the start time is read after the pidfd was opened: if it fits, the pidfd is of that very process
-    if start_ticks(pid) != ticks or _is_zombie(pid):
+    child = _is_child(pid)
+    if start_ticks(pid) != ticks or (_is_zombie(pid) and not child):  # a dead child of ours has a status to tell
         os.close(pidfd)
         return None
-    return Process(pid, pidfd, child=_is_child(pid))
+    return Process(pid, pidfd, child=child)
 
 
 @dataclass(frozen=True, slots=True)
