@@ -100,7 +100,6 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         listener = opened.enter_context(listen(path, 0o666 if endpoint_users else 0o660))
         opened.callback(_unlink, path)
         await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
-        say_listening(path, quiet=options["quiet"])
         serving = asyncio.gather(
             serve_unix(
                 listener,
@@ -114,6 +113,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, cacert)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
+        say_listening(path, quiet=options["quiet"])
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         await authoriser.drain(_DRAIN_SECONDS)

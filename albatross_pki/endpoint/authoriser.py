@@ -48,6 +48,7 @@ from albatross_pki.endpoint.judging import (
     judge_path,
     verdict_of,
 )
+from albatross_pki.endpoint.live import LiveStream
 from albatross_pki.endpoint.replay import ReplayStore
 from albatross_pki.endpoint.revocation import RevocationLists
 from albatross_pki.errors import AlbatrossError, Refused
@@ -69,28 +70,6 @@ log = logging.getLogger(__name__)
 
 def wall_clock() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(eq=False)
-class LiveStream:
-    """A stream under way: our descriptor of it, and the chain that it stands on."""
-
-    judged: Judged
-    connection: socket.socket
-    endpoint: Channel
-    answers: str
-
-    async def end(self, why: str) -> None:
-        """Tell the endpoint why, then shut the stream down for everybody who has it."""
-        log.info("a stream of %s was ended: %s", self.judged.judgement.name, why)
-        if self.answers != "single":
-            with contextlib.suppress(TransportError):
-                await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
-        self.shut()
-
-    def shut(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -170,7 +149,7 @@ class Authoriser:
     # steps 1 and 2
 
     def _judge(self, request: JudgeRequest, now: datetime) -> Judged:
-        self.lists.refresh()
+        self._refresh_lists()
         judged = judge_certificates(request.certificates, self.anchors, self.lists, now=now, options=self.options)
         return self._with_clock(judged, now)
 
@@ -213,7 +192,7 @@ class Authoriser:
     ) -> bytes | None:
         now = self.clock()
         if spooled is not None and judged.anchor is not None:
-            self.lists.refresh()
+            self._refresh_lists()
             again = judge_path(judged.path, judged.anchor, self.lists, now=now, options=self.options)
             judged = self._with_clock(again, now)
         authorised = judged.judgement.authorised
@@ -340,6 +319,10 @@ class Authoriser:
         with contextlib.suppress(NotRecorded):
             self.audit.note(entry)
 
+    def _refresh_lists(self) -> None:
+        if self.lists.refresh() and self.streams:
+            self.end_revoked()
+
     def end_revoked(self) -> None:
         """End the streams whose chain is revoked by the lists as they are now."""
         now = self.clock()
@@ -355,8 +338,8 @@ class Authoriser:
         """Look at the directory of lists for ever, so that a new list ends streams within ``seconds``."""
         while True:
             await asyncio.sleep(seconds)
-            if self.streams and self.lists.refresh():
-                self.end_revoked()
+            if self.streams:
+                self._refresh_lists()
 
     async def drain(self, seconds: float) -> None:
         """Wait for outcomes that are still owed, but not for ever."""

@@ -80,7 +80,8 @@ def test_a_stream_is_relayed_until_the_client_goes(host: Host, command: object, 
     assert host.daemon.asked == []
 
 
-def test_p14_a_new_revocation_list_ends_the_streams_of_what_it_revokes(host: Host) -> None:
+@pytest.mark.parametrize("asked_meanwhile", [False, True])
+def test_p14_a_new_revocation_list_ends_the_streams_of_what_it_revokes(host: Host, asked_meanwhile: bool) -> None:
     root = host.deployment.root
     dev, other = root.delegate("dev"), root.delegate("other")
     with Console(host) as console:
@@ -91,6 +92,8 @@ def test_p14_a_new_revocation_list_ends_the_streams_of_what_it_revokes(host: Hos
             for connection in (revoked, kept):
                 assert (answer(connection), answer(connection)) == (Text("subscribed"), LINE)
             (host.deployment.crls / "root.crl").write_bytes(root.crl([dev]))
+            if asked_meanwhile:  # so that it is a request that finds the new list
+                assert host.ask(other.leaf("hello")) == Text("done")
             last = answer(revoked)
             assert isinstance(last, Failure)
             assert "revoked" in last.text
