@@ -26,7 +26,7 @@ from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import BlockChunk, BlockDevices, BlockImage, BlockImageOld, Failure, Text
 from albatross_pki.unikernels import BlockDevice, BlockInfo
-from tests.host.running import EXAMPLES, Inside, hello, inside, text_of
+from tests.host.running import EXAMPLES, Inside, directories, hello, inside, text_of
 
 MB = 1 << 20
 DISK = "dev:disk"
@@ -111,12 +111,19 @@ async def test_the_old_encodings_are_answered(tmp_path: FilePath) -> None:
         assert await host.ask("dev:more", BlockInfoRequest()) == BlockDevices(())
 
 
+def first_octet(root: FilePath) -> int:
+    """What a unikernel counts up when it runs, read where it writes: it is created before it has run."""
+    with open(os.path.join(directories(root)[1], "block", DISK), "rb") as device:
+        return device.read(1)[0]
+
+
 async def test_a_unikernel_has_its_device_for_itself(tmp_path: FilePath) -> None:
     async with inside(tmp_path) as host:
         assert "block device dev:disk not found" in text_of(await host.ask("dev:one", USING))
         await host.ask(DISK, BlockAdd(1))
         await host.asked(DISK, BlockSet(False), chunks=[b"\7", b""])
         assert await host.ask("dev:one", USING) == Text("created unikernel")
+        await host.until(lambda: first_octet(tmp_path) == 8)
         assert await host.ask(DISK, BlockInfoRequest()) == BlockDevices((BlockInfo(Name.parse(DISK), 1, True),))
         assert "already in use" in text_of(await host.ask("dev:two", USING))
         assert text_of(await host.ask(DISK, BlockRemove())) == "remove block: is in use"
@@ -124,9 +131,11 @@ async def test_a_unikernel_has_its_device_for_itself(tmp_path: FilePath) -> None
         assert text_of((await host.asked(DISK, BlockSet(False)))[0][0]) == "set block: is in use"
         forced = UnikernelCreate(USING.config, force=True)
         assert await host.ask("dev:one", forced) == Text("created unikernel")  # it inherits the device
+        await host.until(lambda: first_octet(tmp_path) == 9)
         await host.ask("dev:one", Stop())
         assert await host.ask(DISK, BlockInfoRequest()) == BlockDevices((BlockInfo(Name.parse(DISK), 1, False),))
         await host.ask("dev:one", Start())
+        await host.until(lambda: first_octet(tmp_path) == 10)
         await host.ask("dev:one", UnikernelDestroy())
         assert (await content(host))[:1] == b"\x0a"  # counted up by each of its three runs
         assert await host.ask(DISK, BlockRemove()) == Text("removed block")
