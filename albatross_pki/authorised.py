@@ -130,4 +130,43 @@ class LocalRequest:
     command: ExtendedCommand
 
 
-SideMessage = AuthorisedRequest | Outcome | JudgeRequest | Verdict | ExecuteRequest | Executing | LocalRequest
+MOST_CERTIFICATE_IDS = 4096  # in one message about revocation; more are asked for page by page
+
+
+@dataclass(frozen=True, slots=True)
+class AskRemembered:
+    """Authoriser to albatrossd: of which delegations does it remember policies, behind ``after``?"""
+
+    after: CertificateId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The answer: certificates in ascending order; more may follow the last one if there are as many as fit."""
+
+    certificates: tuple[CertificateId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Authoriser to albatrossd: of those that it remembers, these are revoked. An ``Outcome`` answers.
+
+    Their policies are to be forgotten; with ``stop``, what runs below them is stopped before.
+    """
+
+    certificates: tuple[CertificateId, ...]
+    stop: bool
+
+
+SideMessage = (
+    AuthorisedRequest
+    | Outcome
+    | JudgeRequest
+    | Verdict
+    | ExecuteRequest
+    | Executing
+    | LocalRequest
+    | AskRemembered
+    | Remembered
+    | Revoked
+)

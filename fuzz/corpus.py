@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from albatross_pki.authorised import (
+    AskRemembered,
     AuthorisedRequest,
     CertificateId,
     ChainPolicy,
@@ -18,6 +19,8 @@ from albatross_pki.authorised import (
     JudgeRequest,
     LocalRequest,
     Outcome,
+    Remembered,
+    Revoked,
     Stream,
     Verdict,
 )
@@ -128,6 +131,9 @@ def _side_messages() -> list[bytes]:
             ExecuteRequest(4096, _DIGEST),
             Executing(),
             LocalRequest(Name.parse("a:b:"), Events(_NOW)),
+            AskRemembered(CertificateId(_DIGEST, 1)),
+            Remembered((CertificateId(_DIGEST, 1), CertificateId(_DIGEST, 2**159))),
+            Revoked((CertificateId(_DIGEST, 1),), True),
         )
     ]
 

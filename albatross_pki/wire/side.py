@@ -2,7 +2,8 @@
 
     SideMessage ::= CHOICE { authorised [0] AuthorisedRequest, outcome [1] Outcome, judge [2] JudgeRequest,
                              verdict [3] Verdict, execute [4] ExecuteRequest, executing [5] NULL,
-                             local [6] LocalRequest }
+                             local [6] LocalRequest, askRemembered [7] AskRemembered,
+                             remembered [8] Remembered, revoked [9] Revoked }
     AuthorisedRequest ::= SEQUENCE { name Name, command AnyCommand, policies SEQUENCE OF ChainPolicy,
       leaf CertificateId, notAfter GeneralizedTime, images [0] SEQUENCE OF Digest OPTIONAL,
       deployments [1] SEQUENCE OF Digest OPTIONAL, binding [2] ImageBinding OPTIONAL, mayGet [3] NULL OPTIONAL }
@@ -18,6 +19,9 @@
       answers ENUMERATED { single(0), read(1), dump(2) } }
     ExecuteRequest ::= SEQUENCE { spooled INTEGER, digest OCTET STRING (SIZE (0 | 32)) }
     LocalRequest   ::= SEQUENCE { name Name, command ExtendedCommand.command }
+    AskRemembered  ::= SEQUENCE { after [0] CertificateId OPTIONAL }
+    Remembered     ::= SEQUENCE { certificates SEQUENCE SIZE (0..4096) OF CertificateId }
+    Revoked        ::= SEQUENCE { certificates SEQUENCE SIZE (0..4096) OF CertificateId, stop BOOLEAN }
     Digest         ::= OCTET STRING (SIZE (32))
 
 A path is written as the name that stands for the path itself, ``a:b:``. Sender and receiver are of one version, that
@@ -25,6 +29,8 @@ of the installation, so there is none in the messages.
 """
 
 from albatross_pki.authorised import (
+    MOST_CERTIFICATE_IDS,
+    AskRemembered,
     AuthorisedRequest,
     CertificateId,
     ChainPolicy,
@@ -34,6 +40,8 @@ from albatross_pki.authorised import (
     JudgeRequest,
     LocalRequest,
     Outcome,
+    Remembered,
+    Revoked,
     SideMessage,
     Stream,
     Verdict,
@@ -145,6 +153,14 @@ _EXECUTE = record(ExecuteRequest, required("spooled", NATURAL), required("digest
 
 _LOCAL = record(LocalRequest, required("name", NAME), required("command", EXTENDED))
 
+_CERTIFICATE_IDS = ListOf(_CERTIFICATE_ID, MOST_CERTIFICATE_IDS)
+
+_ASK_REMEMBERED = record(AskRemembered, optional("after", Explicit(0, _CERTIFICATE_ID)))
+
+_REMEMBERED = record(Remembered, required("certificates", _CERTIFICATE_IDS))
+
+_REVOKED = record(Revoked, required("certificates", _CERTIFICATE_IDS), required("stop", TRUTH))
+
 _SIDE = Choice[SideMessage](
     whole(0, "authorised", _AUTHORISED, AuthorisedRequest),
     whole(1, "outcome", _OUTCOME, Outcome),
@@ -153,6 +169,9 @@ _SIDE = Choice[SideMessage](
     whole(4, "execute", _EXECUTE, ExecuteRequest),
     nothing(5, "executing", Executing()),
     whole(6, "local", _LOCAL, LocalRequest),
+    whole(7, "askRemembered", _ASK_REMEMBERED, AskRemembered),
+    whole(8, "remembered", _REMEMBERED, Remembered),
+    whole(9, "revoked", _REVOKED, Revoked),
 )
 
 

@@ -218,4 +218,7 @@ side_messages: st.SearchStrategy[a.SideMessage] = st.one_of(
     st.builds(a.ExecuteRequest, naturals, st.just(b"") | digests),
     st.just(a.Executing()),
     st.builds(a.LocalRequest, names, extended_commands),
+    st.builds(a.AskRemembered, st.none() | certificate_ids),
+    st.builds(a.Remembered, tuples_of(certificate_ids)),
+    st.builds(a.Revoked, tuples_of(certificate_ids), st.booleans()),
 )

@@ -475,6 +475,12 @@ _SIDE: dict[type, Callable[[Any], tuple[str, Any]]] = {
     a.ExecuteRequest: lambda one: ("execute", {"spooled": one.spooled, "digest": one.digest}),
     a.Executing: lambda _: ("executing", None),
     a.LocalRequest: lambda one: ("local", {"name": name(one.name), "command": extended(one.command)}),
+    a.AskRemembered: lambda one: ("askRemembered", {} if one.after is None else {"after": _certificate(one.after)}),
+    a.Remembered: lambda one: ("remembered", {"certificates": [_certificate(each) for each in one.certificates]}),
+    a.Revoked: lambda one: (
+        "revoked",
+        {"certificates": [_certificate(each) for each in one.certificates], "stop": one.stop},
+    ),
 }
 
 

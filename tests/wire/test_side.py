@@ -6,6 +6,8 @@ from typing import get_args
 import pytest
 
 from albatross_pki.authorised import (
+    MOST_CERTIFICATE_IDS,
+    AskRemembered,
     AuthorisedRequest,
     CertificateId,
     ChainPolicy,
@@ -15,6 +17,8 @@ from albatross_pki.authorised import (
     JudgeRequest,
     LocalRequest,
     Outcome,
+    Remembered,
+    Revoked,
     SideMessage,
     Stream,
     Verdict,
@@ -39,6 +43,11 @@ EXAMPLES: list[SideMessage] = [
     Executing(),
     LocalRequest(Name.parse("a:b"), Status()),
     LocalRequest(Name.parse("a:"), Events(NOW)),
+    AskRemembered(),
+    AskRemembered(CertificateId(DIGEST, 0)),
+    Remembered(()),
+    Remembered((CertificateId(DIGEST, 1), CertificateId(DIGEST, 2**159))),
+    Revoked((CertificateId(DIGEST, 1),), stop=True),
     AuthorisedRequest(Name.parse("a:b"), PolicyInfo(), (), CertificateId(DIGEST, 1), NOW),
     AuthorisedRequest(
         name=Name.parse("a:b"),
@@ -98,3 +107,10 @@ def test_what_is_no_message_is_refused(octets: bytes) -> None:
     with pytest.raises(MalformedMessage) as refusal:
         decode_side(octets)
     assert refusal.value.place.startswith("side message")
+
+
+def test_p04_a_message_about_revocation_has_a_bounded_number_of_certificates() -> None:
+    most = tuple(CertificateId(DIGEST, serial) for serial in range(MOST_CERTIFICATE_IDS))
+    assert decode_side(encode_side(Remembered(most))) == Remembered(most)
+    with pytest.raises(MalformedMessage):
+        encode_side(Revoked((*most, CertificateId(DIGEST, 2**100)), stop=False))
