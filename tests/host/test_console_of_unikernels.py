@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 
 import pytest
@@ -95,7 +95,7 @@ class Ticks:
                     self.wrong.append(b"%s instead of %d" % (line, self.seen + self.missed + 1))
 
 
-def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: FilePath):
+def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: FilePath) -> None:
     count = 200_000
     with daemon(tmp_path) as host, companion(host, "console_cli", "console.sock"):
         until_attached(host)
@@ -115,7 +115,7 @@ def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: Fil
             assert [next_line(history) for _ in range(3)] == [b"tick %d" % tick for tick in range(count - 2, count + 1)]
 
 
-def test_p06_a_console_that_was_killed_comes_back_and_output_with_it(tmp_path: FilePath):
+def test_p06_a_console_that_was_killed_comes_back_and_output_with_it(tmp_path: FilePath) -> None:
     with daemon(tmp_path) as host:
         label = host.label()
         with companion(host, "console_cli", "console.sock") as console:
@@ -142,10 +142,10 @@ def processor_time(pid: int) -> int:
 
 
 @pytest.mark.parametrize("first", ["stats", "unikernel"])
-def test_statistics_come_from_whatever_runs_whoever_was_there_first(tmp_path: FilePath, first: str):
+def test_statistics_come_from_whatever_runs_whoever_was_there_first(tmp_path: FilePath, first: str) -> None:
     with daemon(tmp_path) as host, contextlib.ExitStack() as stack:
         label = host.label()
-        starts = [
+        starts: list[Callable[[], object]] = [
             lambda: stack.enter_context(companion(host, "stats_cli", "stat.sock", "--interval", "0.05")),
             lambda: host.ask(f"dev:{label}", create()),
         ]

@@ -365,7 +365,7 @@ def test_p39_isolated_neighbours_do_not_see_each_other(lan: Lan) -> None:
 
 
 @in_a_lan
-def test_p26_a_filter_whose_tap_is_gone_is_removed_at_the_next_start(lan: Lan):
+def test_p26_a_filter_whose_tap_is_gone_is_removed_at_the_next_start(lan: Lan) -> None:
     if gaps := lan.network.gaps():
         pytest.skip("; ".join(gaps))
     kept, gone = lan.tap(ALICE), lan.tap(BOB)
