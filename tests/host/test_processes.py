@@ -33,7 +33,6 @@ async def test_p26_an_end_is_told_once_to_everybody(pid: int) -> None:
     process = Process.of_child(pid)
     told: list[Exit] = []
     process.when_ended(told.append)
-    assert process.alive
     process.signal(signal.SIGTERM)
     assert list(await asyncio.gather(process.ended(), process.ended())) == [Exit(signal=15)] * 2
     assert told == [Exit(signal=15)]
@@ -49,6 +48,7 @@ async def test_exit_statuses_are_known_of_children() -> None:
 async def test_p07_sigterm_then_sigkill(pid: int) -> None:
     process = Process.of_child(pid)
     os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     async with asyncio.timeout(10):
         assert await end(process, grace=0.05, kill_grace=5) == Exit(signal=9)
 
