@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check bench clean help
+.PHONY: quickstart test check bench fuzz clean help
 
 help:
 	@echo 'make quickstart   the whole story on this machine, cleaned up afterwards'
 	@echo 'make test         types, style and every test'
 	@echo 'make bench        one table of measurements'
+	@echo 'make fuzz         every reader of foreign octets against random ones'
 	@echo 'make clean        remove what make has made'
 
 quickstart: $(VENV)/installed
@@ -19,7 +20,7 @@ test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest -W error
 
 check: $(VENV)/installed-test
-	$(BIN)/python -m mypy albatross_pki bench tests
+	$(BIN)/python -m mypy albatross_pki bench fuzz tests
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
@@ -40,5 +41,15 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,pkcs11]'
 	@touch $@ $(VENV)/installed
 
+$(VENV)/installed-fuzz: pyproject.toml | $(VENV)/installed-test
+	@echo 'installing into $(VENV), with the fuzzer ...'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,pkcs11,fuzz]'
+	@touch $@
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/installed-fuzz
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info fuzz-findings
