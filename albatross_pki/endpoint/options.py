@@ -1,5 +1,6 @@
 """What the command lines of the endpoint and the authoriser share: where the log goes, and whose rights they have."""
 
+import gc
 import logging
 import os
 import sys
@@ -73,6 +74,8 @@ def start_logging(
 
 def say_listening(where: str, *, quiet: bool) -> None:
     """Whoever started us may go on: the one line that is always there."""
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not walk it again for every few requests
     if not quiet:
         click.echo(f"listening on {where}")
         sys.stdout.flush()
