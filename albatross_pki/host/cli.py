@@ -60,6 +60,11 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
 @click.option(
     "--import-dump", type=click.Path(exists=True, dir_okay=False), help="Take over a state file of Albatross, and exit."
 )
+@click.option(
+    "--export-dump",
+    type=click.Path(dir_okay=False),
+    help="Write the state as a state file of Albatross, and exit; no albatrossd may be running.",
+)
 @logging_options
 def command(
     tmpdir: str,
@@ -73,6 +78,7 @@ def command(
     stop_grace: float,
     come_up_grace: float,
     import_dump: str | None,
+    export_dump: str | None,
     **log_options: object,
 ) -> None:
     """Run unikernels, keep them running, and answer on TMPDIR/util/vmmd.sock and TMPDIR/util/extended.sock."""
@@ -82,6 +88,12 @@ def command(
         from albatross_pki.host.dumps import import_file
 
         click.echo(import_file(import_dump, dbdir))
+        return
+    if export_dump is not None:
+        from albatross_pki.files import make_file
+        from albatross_pki.host.dumps import export
+
+        make_file(export_dump, export(dbdir), 0o600)  # arguments of unikernels are often secrets
         return
     from albatross_pki.host.daemon import Options, run
     from albatross_pki.host.supervisor import Patience

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path as FilePath
 
 import pytest
@@ -30,6 +32,23 @@ def test_what_upstream_wrote_is_taken_over_and_given_back(tmp_path: FilePath, na
     assert {each: config.settings for each, config in again.unikernels} == {
         each: config.settings for each, config in dump.unikernels
     }
+
+
+def test_the_command_line_imports_and_exports(tmp_path: FilePath) -> None:
+    def albatrossd(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = "from albatross_pki.host.cli import main; main()"
+        command = [sys.executable, "-c", code, "--dbdir", str(tmp_path / "db"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    ran = albatrossd("--import-dump", str(UPSTREAM / "full.der"))
+    assert (ran.returncode, ran.stdout) == (0, "imported 3 unikernels and 2 policies\n"), ran.stderr
+    ran = albatrossd("--import-dump", str(UPSTREAM / "full.der"))
+    assert ran.returncode == 124
+    assert "error: there is a state already" in ran.stderr
+    ran = albatrossd("--export-dump", str(tmp_path / "dump"))
+    assert ran.returncode == 0, ran.stderr
+    assert len(decode_state_dump((tmp_path / "dump").read_bytes()).unikernels) == 3
+    assert (tmp_path / "dump").stat().st_mode & 0o777 == 0o600
 
 
 async def test_imported_unikernels_run_also_beyond_a_limit(tmp_path: FilePath) -> None:
