@@ -12,6 +12,7 @@ Images and block contents are named here, not read.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import click
@@ -37,10 +38,10 @@ from albatross_pki.commands import (
     UnikernelRestart,
 )
 from albatross_pki.errors import AlbatrossError, Refused, check_range
-from albatross_pki.extensions import AnyCommand, HostInfo, Rollback, Start, Status, Stop
+from albatross_pki.extensions import AnyCommand, Events, HostInfo, Rollback, Start, Status, Stop
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
-from albatross_pki.syntax import BadValue, parse_block, parse_network, parse_time
+from albatross_pki.syntax import BadValue, parse_block, parse_network, parse_since, parse_time
 from albatross_pki.unikernels import QUIT, FailBehaviour, Settings, UnikernelConfig, UnikernelType
 
 MAX_NUMBER = 2**31 - 1
@@ -143,6 +144,7 @@ PATH = Parsed("path", Path.parse)
 NETWORK = Parsed("[name:]bridge[@mac]", parse_network)
 BLOCK = Parsed("name[:device][@sector]", parse_block)
 TIME = Parsed("time", parse_time)
+SINCE = Parsed("time", lambda text: parse_since(text, datetime.now(UTC)))
 LEVEL = click.IntRange(0, 9)
 FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
@@ -282,6 +284,10 @@ def _console(name: Name, count: int, since: Any) -> TypedCommand:
     return TypedCommand(_labelled(name), ConsoleSubscribe(count=check_range("--count", count, 0, MAX_NUMBER)))
 
 
+def _events(name: Name | None, since: datetime | None) -> TypedCommand:
+    return TypedCommand(name or _ROOT, Events(since or datetime.fromtimestamp(0, UTC)))
+
+
 def _stats_add(name: Name | None, pid: int, vmmdev: str, bridges: Sequence[str]) -> TypedCommand:
     network = []
     for text in bridges:
@@ -349,6 +355,11 @@ def _console_parameters() -> list[click.Parameter]:
     ]
 
 
+def _events_parameters() -> list[click.Parameter]:
+    since = "From this time on: RFC 3339, 10m, 2h or 3d ago, or now (everything that is kept, if not given)."
+    return [_named("-n", "--name"), click.Option(["--since"], type=SINCE, help=since)]
+
+
 def _stats_add_parameters() -> list[click.Parameter]:
     return [
         click.Argument(["pid"], type=int),
@@ -406,6 +417,7 @@ _TABLE = (
     Shape("stop", "Stop a unikernel and keep it.", _on_name(Stop()), lambda: [_unikernel()]),
     Shape("start", "Run a stopped unikernel.", _on_name(Start()), lambda: [_unikernel()]),
     Shape("rollback", "Back to the previous image and settings.", _on_name(Rollback()), lambda: [_unikernel()]),
+    Shape("events", "Show what happened, and with --follow what happens.", _events, _events_parameters),
     Shape("host-info", "Show what the host offers.", _on_path(HostInfo()), lambda: [_path("the whole, if not given")]),
 )
 SHAPES = {shape.word: shape for shape in _TABLE}

@@ -5,7 +5,7 @@ value makes sense on a host (a bridge that exists, a policy that allows it) is d
 """
 
 import re
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.unikernels import BlockDevice, NetworkInterface
@@ -91,6 +91,21 @@ def parse_time(text: str) -> datetime:
         raise BadValue(f"couldn't parse timestamp: {wanted}; yours has no offset, write Z for UTC", text)
     moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Parse a time, a span before ``now`` (``90s``, ``10m``, ``2h``, ``3d``), or ``now`` itself."""
+    if text == "now":
+        return now
+    span = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
+    if span is None:
+        try:
+            return parse_time(text)
+        except BadValue as error:
+            raise BadValue(f"{error.message}; or a span before now such as 10m; or now", text) from error
+    seconds = int(span.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[span.group(2)]
+    beginning = datetime.fromtimestamp(0, UTC)
+    return beginning + max(now - beginning - timedelta(seconds=seconds), timedelta())
 
 
 def parse_destination(text: str) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """Each command as people type it, and what it means in the vocabulary."""
 
+from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -18,6 +19,7 @@ from albatross_pki.commands import (
     UnikernelRestart,
 )
 from albatross_pki.console_script import execute
+from albatross_pki.extensions import Events
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.unikernels import BlockDevice, FailBehaviour, NetworkInterface, Settings, UnikernelConfig
@@ -62,6 +64,11 @@ def image(tmp_path: FilePath) -> str:
         ),
         (("create_block", "v", "3"), TypedCommand(Name(Path(), "v"), BlockAdd(3))),
         (("console", "h"), TypedCommand(Name(Path(), "h"), ConsoleSubscribe(count=20))),
+        (("events",), TypedCommand(Name(), Events(datetime(1970, 1, 1, tzinfo=UTC)))),
+        (
+            ("events", "-n", "dev:", "--since=2026-01-02T03:04:05Z"),
+            TypedCommand(Name(Path(("dev",))), Events(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))),
+        ),
         (("restart", "h"), TypedCommand(Name(Path(), "h"), UnikernelRestart())),
         (
             ("restart", "h", "--replace-arguments", "--arg=x"),

@@ -1,10 +1,10 @@
 """What people may write for an interface, a block device, a time and a destination, and what is said otherwise."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from albatross_pki.syntax import BadValue, parse_block, parse_destination, parse_network, parse_time
+from albatross_pki.syntax import BadValue, parse_block, parse_destination, parse_network, parse_since, parse_time
 from albatross_pki.unikernels import BlockDevice, NetworkInterface
 
 
@@ -97,3 +97,22 @@ def test_a_destination_is_host_and_port(text: str, meaning: tuple[str, int]) -> 
 def test_what_is_no_destination_is_refused(text: str) -> None:
     with pytest.raises(BadValue):
         parse_destination(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [("now", 0), ("0s", 0), ("90s", 90), ("10m", 600), ("2h", 7200), ("3d", 259200), ("2026-01-01T00:00:00Z", 3600)],
+)
+def test_since_is_a_time_or_a_span_before_now(text: str, ago: int) -> None:
+    now = datetime(2026, 1, 1, 1, tzinfo=UTC)
+    assert parse_since(text, now) == now - timedelta(seconds=ago)
+
+
+def test_a_span_ends_at_the_beginning_of_time() -> None:
+    assert parse_since("999999d", datetime(2026, 1, 1, tzinfo=UTC)) == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "1234567s", "10 m", "yesterday", "\u0663m"])
+def test_what_is_neither_is_refused_with_what_would_do(text: str) -> None:
+    with pytest.raises(BadValue, match="or a span before now such as 10m"):
+        parse_since(text, datetime(2026, 1, 1, tzinfo=UTC))

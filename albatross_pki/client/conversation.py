@@ -5,21 +5,24 @@
 1. the first message is the answer; no message at all is an error, never a success (a server that refuses without a
    word must not look like one that obeyed);
 2. a failure ends it (a second failure that some servers add is not looked at);
-3. ``SINGLE``: that was all. ``READ``: data until the other side closes, or the reader has enough. ``DUMP``: chunks
-   until the end mark, and then whatever still comes, because a dump that broke says so only after its mark.
+3. ``SINGLE``: that was all. ``READ``: data until the other side closes, or the reader has enough; ``TEXTS``: the same
+   with documents. ``DUMP``: chunks until the end mark, and then whatever still comes, because a dump that broke says so
+   only after its mark.
 
 What is done with answer and data is the caller's.
 """
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 from albatross_pki import commands as c
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, Events
 from albatross_pki.messages import Header, Message
-from albatross_pki.replies import BlockChunk, ConsoleLine, Data, Failure, Statistics, Success
+from albatross_pki.replies import BlockChunk, ConsoleLine, Data, Failure, Statistics, Success, Text
+
+Streamed = Data | Text  # what comes behind the answer that begins a stream
 
 
 class Answers(Enum):
@@ -27,6 +30,7 @@ class Answers(Enum):
 
     SINGLE = "single"
     READ = "read"
+    TEXTS = "texts"
     DUMP = "dump"
 
 
@@ -55,8 +59,10 @@ class Incoming(Protocol):
 def answers_of(command: AnyCommand) -> Answers:
     """The shape of the answers to ``command``."""
     match command:
-        case c.ConsoleSubscribe() | c.StatsSubscribe() | Events():
+        case c.ConsoleSubscribe() | c.StatsSubscribe():
             return Answers.READ
+        case Events():
+            return Answers.TEXTS
         case c.BlockDump():
             return Answers.DUMP
         case _:
@@ -78,7 +84,7 @@ def converse(
     incoming: Incoming,
     answers: Answers,
     on_success: Callable[[Header, Success], None],
-    on_data: Callable[[Header, Data], bool],
+    on_data: Callable[[Header, Streamed], bool],
 ) -> None:
     """Follow one conversation; ``on_data`` returns whether more is wanted.
 
@@ -93,25 +99,27 @@ def converse(
         raise NoAnswer(f"expected an answer, got {type(first.payload).__name__}")
     on_success(first.header, first.payload)
     if answers is Answers.READ:
-        _read(incoming, on_data)
+        _read(incoming, on_data, (ConsoleLine, Statistics))
+    elif answers is Answers.TEXTS:
+        _read(incoming, on_data, (Text,))
     elif answers is Answers.DUMP:
         _dump(incoming, on_data)
 
 
-def _read(incoming: Incoming, on_data: Callable[[Header, Data], bool]) -> None:
+def _read(incoming: Incoming, on_data: Callable[[Header, Streamed], bool], expected: tuple[type, ...]) -> None:
     while (message := incoming.receive()) is not None:
         if isinstance(message.payload, Failure):
             # Albatross' endpoint ends every stream with a failure, an orderly end included
             if message.payload.text == "exception while reading from fd":
                 return
             raise CommandFailed(message.payload.text)
-        if not isinstance(message.payload, ConsoleLine | Statistics):
+        if not isinstance(message.payload, expected):
             raise NoAnswer(f"expected data, got {type(message.payload).__name__}")
-        if not on_data(message.header, message.payload):
+        if not on_data(message.header, cast(Streamed, message.payload)):
             return
 
 
-def _dump(incoming: Incoming, on_data: Callable[[Header, Data], bool]) -> None:
+def _dump(incoming: Incoming, on_data: Callable[[Header, Streamed], bool]) -> None:
     ended = False
     while (message := incoming.receive()) is not None:
         match message.payload:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from albatross_pki.client.conversation import answers_of, converse, socket_of
+from albatross_pki.client.conversation import Streamed, answers_of, converse, socket_of
 from albatross_pki.client.files import BadFile, read_image
 from albatross_pki.client.progress import Meter, Readable, Watched
 from albatross_pki.command_line import TypedCommand
@@ -21,13 +21,13 @@ from albatross_pki.extensions import ExtendedCommand
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.policies import Policy
-from albatross_pki.replies import Data, Success
+from albatross_pki.replies import Success
 from albatross_pki.transport.blocking import Connection
 
 EXTENDED_SOCKET = "util/extended.sock"
 
 OnSuccess = Callable[[Header, Success], None]
-OnData = Callable[[Header, Data], bool]
+OnData = Callable[[Header, Streamed], bool]
 
 
 def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_success: OnSuccess, on_data: OnData) -> None:

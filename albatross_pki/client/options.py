@@ -49,7 +49,7 @@ SIGNED_WORDS = (
     *("console", "inactive-consoles", "stats"),
 )
 # words of our own, which need our own host
-EXTENDED_WORDS = ("status", "stop", "start", "rollback", "host-info")
+EXTENDED_WORDS = ("status", "stop", "start", "rollback", "host-info", "events")
 
 
 def output_options() -> list[click.Parameter]:
@@ -119,6 +119,7 @@ def server_identity_options() -> list[click.Parameter]:
 EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
     "console": lambda: [_lines()],
     "stats": lambda: [_lines()],
+    "events": lambda: [_lines(), _follow(), _json()],
     "get": lambda: [_target()],
     "dump-block": lambda: [_target()],
 }
@@ -126,6 +127,14 @@ EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
 
 def _lines() -> click.Option:
     return click.Option(["--lines"], type=click.IntRange(1), help="End after so many lines.")
+
+
+def _follow() -> click.Option:
+    return click.Option(["-f", "--follow", "follow"], is_flag=True, help="Go on with what happens.")
+
+
+def _json() -> click.Option:
+    return click.Option(["--json", "as_json"], is_flag=True, help="The same as -o json.")
 
 
 def _target() -> click.Option:
@@ -138,7 +147,7 @@ def stream_option() -> click.Option:
 
 def extra_options() -> list[click.Parameter]:
     """All options that belong to some command's answers, for a program that learns the command later."""
-    return [_lines(), _target()]
+    return [_lines(), _target(), _follow()]
 
 
 Factories = Mapping[str, Callable[[], click.Command]]
@@ -179,7 +188,8 @@ def reception_of(how: Mapping[str, Any]) -> "Reception":
     from albatross_pki.client.receive import Reception
     from albatross_pki.client.show import Screen
 
-    return Reception(Screen.standard(how["form"], how["quiet"]), how.get("to"), how.get("lines"))
+    form = "json" if how.get("as_json") else how["form"]
+    return Reception(Screen.standard(form, how["quiet"]), how.get("to"), how.get("lines"), how.get("follow", False))
 
 
 def signer_of(how: Mapping[str, Any]) -> "Signer":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from albatross_pki.client.conversation import Answers, NoAnswer, answers_of
+from albatross_pki.client.conversation import Answers, NoAnswer, Streamed, answers_of
 from albatross_pki.client.files import MAX_IMAGE, default_target, new_file
 from albatross_pki.client.progress import Meter
 from albatross_pki.client.show import Screen
@@ -16,20 +16,24 @@ from albatross_pki.commands import UnikernelGet
 from albatross_pki.extensions import AnyCommand
 from albatross_pki.messages import Header
 from albatross_pki.names import Name
-from albatross_pki.replies import BlockChunk, BlockImage, Data, Success, UnikernelImage
+from albatross_pki.replies import BlockChunk, BlockImage, Success, Text, UnikernelImage
 
 MAX_BLOCK = 1 << 42  # octets of one block device
 
-Conversation = Callable[[Callable[[Header, Success], None], Callable[[Header, Data], bool]], None]
+Conversation = Callable[[Callable[[Header, Success], None], Callable[[Header, Streamed], bool]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How answers are received: ``to`` is a file for fetched content, ``lines`` ends a stream after so many."""
+    """How answers are received: ``to`` is a file for fetched content, ``lines`` ends a stream after so many.
+
+    ``follow`` is about events: go on behind those that are recorded.
+    """
 
     screen: Screen
     to: str | None = None
     lines: int | None = None
+    follow: bool = False
 
 
 def receive(reception: Reception, name: Name, command: AnyCommand, conversation: Conversation) -> None:
@@ -38,6 +42,8 @@ def receive(reception: Reception, name: Name, command: AnyCommand, conversation:
         _store_image(reception, name, conversation)
     elif answers_of(command) is Answers.DUMP:
         _store_dump(reception, name, conversation)
+    elif answers_of(command) is Answers.TEXTS:
+        _show_events(reception, conversation)
     else:
         _show(reception, conversation)
 
@@ -50,13 +56,22 @@ def _show(reception: Reception, conversation: Conversation) -> None:
         if reception.lines is None:
             reception.screen.answer(header.name, reply)
 
-    def on_data(header: Header, data: Data) -> bool:
+    def on_data(header: Header, data: Streamed) -> bool:
         nonlocal left
+        if isinstance(data, Text):
+            raise NoAnswer("expected data, got Text")
         reception.screen.data(header.name, data)
         left = None if left is None else left - 1
         return left is None or left > 0
 
     conversation(on_success, on_data)
+
+
+def _show_events(reception: Reception, conversation: Conversation) -> None:
+    from albatross_pki.client.events import EventPrinter
+
+    printer = EventPrinter(reception.screen, follow=reception.follow, left=reception.lines)
+    conversation(lambda _, __: None, printer.take)
 
 
 def _store_image(reception: Reception, name: Name, conversation: Conversation) -> None:
@@ -88,7 +103,7 @@ def _store_dump(reception: Reception, name: Name, conversation: Conversation) ->
                 raise NoAnswer(f"expected a dump, got {type(reply).__name__}")
             sink.begin(reply.compressed)
 
-        def on_data(_: Header, data: Data) -> bool:
+        def on_data(_: Header, data: Streamed) -> bool:
             if not isinstance(data, BlockChunk):
                 raise NoAnswer(f"expected a chunk, got {type(data).__name__}")
             meter.add(sink.take(data.content))
@@ -128,5 +143,5 @@ class _Sink:
         return len(octets)
 
 
-def _nothing_more(_: Header, data: Data) -> bool:
+def _nothing_more(_: Header, data: Streamed) -> bool:
     raise NoAnswer(f"expected nothing more, got {type(data).__name__}")

@@ -149,7 +149,7 @@ def _send(
                 connection.send_stream(cast(BinaryIO, upload.source), progress=meter.add)
             finally:
                 meter.done()
-        converse(_Answering(connection, patient=answers is Answers.READ), answers, on_success, on_data)
+        converse(_Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS)), answers, on_success, on_data)
 
 
 def _with_image(typed: TypedCommand, dialect: str) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:

@@ -72,6 +72,11 @@ class Screen:
         else:
             self._print(statistics_line(document))
 
+    def document(self, document: Any, text: str) -> None:
+        """Print one document of a stream on a line of its own, ``text`` for people, and make it seen at once."""
+        if not self.quiet:
+            self._print(json.dumps(document) if self.form == "json" else text)
+
     def note(self, text: str) -> None:
         """Print a sentence of our own for people; programs that asked for JSON or names do not get it."""
         if not self.quiet and self.form == "table":

@@ -87,9 +87,10 @@ class NotReplaced:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Kept, not to run."""
+    """Kept, not to run; ``reason`` is there if nobody asked for it."""
 
     word: ClassVar[str] = "stopped"
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,11 @@ def subscribed(path: Name, kept_since: datetime | None) -> str:
     """The first document of a subscription."""
     oldest = "null" if kept_since is None else f'"{_time(kept_since)}"'
     return f'{{"name":"{path}","event":"subscribed","kept_since":{oldest}}}'
+
+
+def caught_up(path: Name) -> str:
+    """The document behind everything that was recorded already."""
+    return f'{{"name":"{path}","event":"caught-up"}}'
 
 
 def missed(path: Name, count: int) -> str:

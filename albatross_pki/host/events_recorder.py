@@ -12,7 +12,7 @@ ended, without anybody waiting for it.
 import asyncio
 import logging
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from albatross_pki.commands import ConsoleSubscribe
 from albatross_pki.errors import AlbatrossError
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
 CONSOLE_SECONDS = 0.5  # what the console has read by then of the last moments is what is kept
+BEFORE_START = timedelta(milliseconds=100)  # the moment of a start is noted after it: a guest may have written by then
 MOST_AT_ONCE = 16  # consoles that are asked at once; further ends have no last lines
 
 
@@ -91,7 +92,7 @@ class EventRecorder:
                 await channel.send(encode_message(Message(Header(name), ConsoleSubscribe(count=LAST_LINES))))
                 while payload := await channel.receive():
                     line = decode_message(payload).payload
-                    if isinstance(line, ConsoleLine) and (since is None or line.timestamp >= since):
+                    if isinstance(line, ConsoleLine) and (since is None or line.timestamp >= since - BEFORE_START):
                         found.append(printable(line.line, LINE_CHARACTERS))
         except TimeoutError:
             pass  # the subscription goes on for ever; this is its end

@@ -1,7 +1,8 @@
 """Events for one who asked for them: what is recorded since a time, then what happens, page by page.
 
 1. the answer is a document that says from when on events are kept for this path;
-2. every event is a success ``Text`` with one JSON document, in the order of the record;
+2. every event is a success ``Text`` with one JSON document, in the order of the record; one more stands between what
+   was recorded when it asked and what happens since;
 3. it goes on until the other side goes or says something, or the earliest end in its chain.
 
 A reader that is slow delays nobody: its place in the record waits for it, and what was pushed out of the record
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 
 from albatross_pki.errors import Refused
 from albatross_pki.host.conversation import Conversation
+from albatross_pki.host.events_kinds import caught_up, seen
 from albatross_pki.host.events_log import EventLog, Listener
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
@@ -38,6 +40,7 @@ async def stream_events(
 
 
 async def _texts(log: EventLog, listener: Listener, more: asyncio.Event) -> AsyncIterator[Text]:
+    told_history = False
     while True:
         await more.wait()
         more.clear()
@@ -45,3 +48,6 @@ async def _texts(log: EventLog, listener: Listener, more: asyncio.Event) -> Asyn
             for document in documents:
                 yield Text(document)
             await asyncio.sleep(0)  # a long history is not told in one go
+        if not told_history:
+            told_history = True
+            yield Text(caught_up(seen(listener.asked, listener.asked)))

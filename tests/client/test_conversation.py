@@ -132,7 +132,7 @@ def test_the_closing_failure_of_albatross_endpoint_ends_a_whole_dump_and_fails_a
         (StatsSubscribe(), Answers.READ, "util/stat.sock"),
         (BlockDump(0), Answers.DUMP, "util/vmmd.sock"),
         (PolicyInfo(), Answers.SINGLE, "util/vmmd.sock"),
-        (Events(), Answers.READ, "util/vmmd.sock"),
+        (Events(), Answers.TEXTS, "util/vmmd.sock"),
     ],
 )
 def test_each_command_has_its_socket_and_its_shape_of_answers(
