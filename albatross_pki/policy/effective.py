@@ -15,7 +15,7 @@ What this module decides:
 Policies of chains take no part in what an operator may set. Persisting, and telling what is revoked, is the caller's.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -87,6 +87,13 @@ class RememberedPolicies:
 
     def without_expired(self, now: datetime) -> "RememberedPolicies":
         return RememberedPolicies({path: kept for path, all_ in self.by_path.items() if (kept := _valid(all_, now))})
+
+    def without(self, forgotten: Collection[ChainPolicy]) -> "RememberedPolicies":
+        """Without these, whichever of them are there."""
+        left = {
+            path: tuple(entry for entry in entries if entry not in forgotten) for path, entries in self.by_path.items()
+        }
+        return RememberedPolicies({path: entries for path, entries in left.items() if entries})
 
     def all(self) -> tuple[ChainPolicy, ...]:
         return tuple(entry for entries in self.by_path.values() for entry in entries)
