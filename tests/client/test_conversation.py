@@ -9,6 +9,7 @@ from albatross_pki.client.conversation import (
     Answers,
     CommandFailed,
     NoAnswer,
+    Streamed,
     answers_of,
     converse,
     socket_of,
@@ -42,12 +43,12 @@ class Script:
         return None if payload is None else Message(Header(), payload)
 
 
-def follow(answers: Answers, *payloads: Payload, enough: int = 10**9) -> tuple[list[Success], list[Data], Script]:
+def follow(answers: Answers, *payloads: Payload, enough: int = 10**9) -> tuple[list[Success], list[Streamed], Script]:
     successes: list[Success] = []
-    data: list[Data] = []
+    data: list[Streamed] = []
     peer = Script(*payloads)
 
-    def on_data(_: Header, item: Data) -> bool:
+    def on_data(_: Header, item: Streamed) -> bool:
         data.append(item)
         return len(data) < enough
 
