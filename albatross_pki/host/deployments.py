@@ -152,8 +152,8 @@ class Deployments:
             await self._leave(unikernel)
             return DESTROYED
 
-    async def stop(self, name: Name, rights: Rights = OPERATOR) -> str:
-        """Keep the configuration of ``name``, do not run it."""
+    async def stop(self, name: Name, rights: Rights = OPERATOR, *, reason: str | None = None) -> str:
+        """Keep the configuration of ``name``, do not run it; ``reason`` is for ``status`` and the events."""
         supervisor = self._supervisor
         with supervisor.changing(name, "stop"):
             unikernel = self._find(name, "stop")
@@ -163,13 +163,14 @@ class Deployments:
             was = unikernel.phase
             _meet(unikernel, Event.STOP)
             supervisor.take(unikernel, Event.STOP)
-            supervisor.events.stage(name, events.Stopped(), rights.by)
+            supervisor.events.stage(name, events.Stopped(reason), rights.by)
             try:
                 self._state.want(name, Wanted.STOPPED, remember=remembering.policies)
             except AlbatrossError:
                 unikernel.phase = was
                 raise
             remembering.confirm()
+            unikernel.trouble = reason
             supervisor.cancel_timer(unikernel)
             if unikernel.phase is Phase.HALTING:
                 await supervisor.end_process(unikernel)

@@ -41,6 +41,10 @@ FIRST_DELAY = 1.0  # before the second restart in a row; the first is immediate
 LONGEST_DELAY = 60.0
 STEADY_AFTER = 60.0  # a run that lasted so long ends a series of failures
 
+# revocation
+REVOKED_PATIENCE = 60.0  # for what is being changed below a revoked delegation; afterwards it is tried again
+REVOKED_RETRY = 0.1
+
 # companions
 CONSOLE_TIMEOUT = 3.0  # for the console's answer to an announcement; then it counts as dead and output is drained
 STATS_TIMEOUT = 3.0

@@ -75,6 +75,14 @@ class PolicyBook:
 
         return change, confirm
 
+    def forgetting(self, entries: Collection[ChainPolicy]) -> tuple[ChainPolicies, Callable[[], None]]:
+        """What changes if ``entries`` are forgotten, and the function to call once that is on disk."""
+
+        def confirm() -> None:
+            self.remembered = self.remembered.without(entries)
+
+        return ChainPolicies(stale=tuple(entries)), confirm
+
     def insertion(self, path: Path, policy: Policy) -> list[Violation]:
         """Every reason why the operator may not set ``policy``; what is in use is no reason (it is told as *over*)."""
         found = insertable(path, policy, self.operator)

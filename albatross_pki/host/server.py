@@ -16,12 +16,21 @@ import socket
 import stat
 from dataclasses import replace
 
-from albatross_pki.authorised import AuthorisedRequest, Effect, LocalRequest, Outcome
+from albatross_pki.authorised import (
+    AskRemembered,
+    AuthorisedRequest,
+    Effect,
+    LocalRequest,
+    Outcome,
+    Remembered,
+    Revoked,
+)
 from albatross_pki.commands import PolicyAdd, StatsInitial
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.commands import Commands, Request
 from albatross_pki.host.conversation import Conversation
 from albatross_pki.host.limits import IDLE_TIMEOUT, MAX_FRAME
+from albatross_pki.host.revoked import Revocation
 from albatross_pki.host.rights import OPERATOR, Rights
 from albatross_pki.host.statistics_link import told_of
 from albatross_pki.host.supervisor import Supervisor
@@ -44,6 +53,7 @@ class Server:
     def __init__(self, supervisor: Supervisor, trusted: frozenset[int]) -> None:
         self._supervisor = supervisor
         self._commands = Commands(supervisor)
+        self._revocation = Revocation(supervisor)
         self._trusted = trusted
         self._local_path = os.path.join(supervisor.host.tmpdir, "util", "vmmd.sock")
 
@@ -97,17 +107,19 @@ class Server:
             while received := await channel.receive_with_descriptors():
                 payload, descriptors = received
                 try:
-                    outcome = await self._extended_request(channel, payload, descriptors)
+                    answer = await self._extended_request(channel, payload, descriptors)
                 finally:
                     close_all(descriptors)
-                if outcome is None:
+                if answer is None:
                     return
-                await channel.send(encode_side(outcome))
+                await channel.send(encode_side(answer))
         except TransportError as error:
             log.info("a connection to extended.sock of user %d ended: %s", uid, error)
 
-    async def _extended_request(self, channel: Channel, payload: bytes, descriptors: list[int]) -> Outcome | None:
-        """What came of an authorised request; ``None`` if the connection is over."""
+    async def _extended_request(
+        self, channel: Channel, payload: bytes, descriptors: list[int]
+    ) -> Outcome | Remembered | None:
+        """What came of a request of the authoriser; ``None`` if the connection is over."""
         uid = channel.peer.uid
         trusted = uid in self._trusted
         try:
@@ -121,9 +133,14 @@ class Server:
         if not trusted:
             log.warning("user %d may not authorise requests", uid)
             return None
-        if not isinstance(request, AuthorisedRequest):
-            return Outcome(False, Effect.NONE, "only requests are taken here")
-        return await self._authorised(request, descriptors)
+        match request:
+            case AuthorisedRequest():
+                return await self._authorised(request, descriptors)
+            case AskRemembered(after=after):
+                return self._revocation.page(after)
+            case Revoked():
+                return await self._revocation.revoke(request)
+        return Outcome(False, Effect.NONE, "only requests are taken here")
 
     async def _local_request(self, channel: Channel, request: LocalRequest) -> None:
         uid = channel.peer.uid

@@ -147,6 +147,10 @@ class Supervisor:
                 self._quiet.set()
             self._resume(name)
 
+    def names(self) -> frozenset[Name]:
+        """Every name that there is or that is about to be there."""
+        return frozenset(self.table) | frozenset(self._busy)
+
     def is_busy(self, name: Name) -> bool:
         return name in self._busy
 
