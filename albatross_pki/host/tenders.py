@@ -17,6 +17,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,6 +36,7 @@ EMBEDDED_ABI = Abi(Target.SPT, 2)
 KVM = "/dev/kvm"
 _NO_KVM = "hvt needs KVM: enable it on this machine, or build the unikernel for spt"
 _VERSION = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
+_LOOK_AGAIN = 1.0  # seconds
 _NAMES = {Target.HVT: "solo5-hvt", Target.SPT: "solo5-spt"}
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -68,6 +70,7 @@ class Tenders:
     def __init__(self, directory: str, search_path: str | None = None) -> None:
         self._directory = directory
         self._search_path = search_path
+        self._places: dict[str, tuple[float, str | None]] = {}
         self._versions: dict[tuple[str, int, int], int] = {}
 
     async def choose(self, abi: Abi) -> Tender:
@@ -100,6 +103,13 @@ class Tenders:
         return f"{base}.{abi.version}", base
 
     def _find(self, name: str) -> str | None:
+        """Where ``name`` is; looked up at most once a second, because a start of many asks for each."""
+        now = time.monotonic()
+        if name not in self._places or now - self._places[name][0] > _LOOK_AGAIN:
+            self._places[name] = (now, self._look_for(name))
+        return self._places[name][1]
+
+    def _look_for(self, name: str) -> str | None:
         own = os.path.join(self._directory, name)
         if os.path.isfile(own) and os.access(own, os.X_OK):
             return own
