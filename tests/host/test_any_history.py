@@ -26,6 +26,7 @@ from albatross_pki.host.supervisor import Patience
 from albatross_pki.names import Name
 from albatross_pki.replies import Text, Unikernels
 from albatross_pki.unikernels import QUIT, Settings
+from tests.host.lives import on_disk, replayed
 from tests.host.running import HELLO, RESTART, TICKER, Inside, hello, inside, titled
 
 Result = TypeVar("Result")
@@ -180,6 +181,8 @@ class History(RuleBasedStateMachine):
         }
         usage = self.host.supervisor.tree.usage(Name.parse("dev:").path)
         assert usage.unikernels == len(self.model)
+        told = replayed(on_disk(self.host.supervisor.host.dbdir))
+        assert told == ({self.name(letter) for letter in self.model}, {self.name(letter) for letter in running})
 
     def teardown(self) -> None:
         if hasattr(self, "host"):

@@ -35,12 +35,12 @@ from albatross_pki.unikernels import Settings
 from albatross_pki.wire.framing import frame
 from albatross_pki.wire.message import decode_message
 from albatross_pki.wire.side import encode_side
+from tests.host.lives import Document, on_disk, replayed
 from tests.host.running import RESTART, Daemon, Inside, create, daemon, inside, reachable
 from tests.host.test_crashes import DEADLY, Model, scenario, wanted
 from tests.host.test_daemon import authorised, send_authorised
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-Document = dict[str, Any]
 
 
 def recorded(host: Inside, asked: str = ":") -> list[Document]:
@@ -302,39 +302,6 @@ def test_p37_the_authoriser_s_user_is_not_the_operator(tmp_path: FilePath, mode:
 # crashes
 
 
-def on_disk(host: Daemon) -> list[tuple[str, Document]]:
-    """Name and document of everything on record, read from the file."""
-    with contextlib.closing(sqlite3.connect(os.path.join(host.dbdir, "albatross.sqlite"))) as database:
-        rows = database.execute("SELECT name, document FROM events ORDER BY number").fetchall()
-    return [(name, json.loads(document)) for name, document in rows]
-
-
-def replayed(told: list[tuple[str, Document]]) -> tuple[set[str], set[str]]:
-    """The names that are wanted and those that have a process, if what is on record is all that ever happened."""
-    assert len({document["id"] for _, document in told}) == len(told)
-    lasting: set[str] = set()
-    running: set[str] = set()
-    for name, document in told:
-        match document["event"]:
-            case "started":
-                assert name not in running, (name, told)
-                running.add(name)
-            case "exited":
-                assert name in running, (name, told)
-                running.remove(name)
-            case "adopted":
-                assert name in running, (name, told)
-            case "created":
-                assert name not in lasting, (name, told)
-                lasting.add(name)
-            case "replaced":
-                assert name in lasting, (name, told)
-            case "destroyed":
-                assert name in lasting, (name, told)
-                lasting.remove(name)
-    return lasting, running
-
-
 def with_process(host: Daemon) -> set[str]:
     """The names whose process is on record with its pid."""
     with contextlib.closing(sqlite3.connect(os.path.join(host.dbdir, "albatross.sqlite"))) as database:
@@ -351,15 +318,15 @@ def test_p21_killed_at_any_point_the_record_agrees_with_the_state(tmp_path: File
         assert host.process is not None
         if host.process.poll() is None:  # it did not come to this point so often
             host.kill()
-        assert replayed(on_disk(host)) == (set(wanted(host)), with_process(host))
-        before = on_disk(host)
+        assert replayed(on_disk(host.dbdir)) == (set(wanted(host)), with_process(host))
+        before = on_disk(host.dbdir)
         survivor = Daemon(tmp_path)
         survivor.prefix = host.prefix
         try:
             survivor.start()
             survivor.running()  # it answers: from here on SIGTERM is an orderly end
             assert survivor.stop() == 0
-            told = on_disk(survivor)
+            told = on_disk(survivor.dbdir)
             assert told[: len(before)] == before
             assert replayed(told) == (set(wanted(survivor)), set())
             assert told[-1][1]["event"] == "daemon-stopped"
