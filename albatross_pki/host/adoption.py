@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 
 from albatross_pki import __version__
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host import events_kinds as events
 from albatross_pki.host import cgroups, fifos
+from albatross_pki.host import events_kinds as events
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
 from albatross_pki.host.preparation import block_name
