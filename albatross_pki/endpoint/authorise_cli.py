@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 @click.option("--crl-dir", help="A directory of revocation lists, looked at again whenever it changes.")
 @click.option("--reset-crls", is_flag=True, help="Forget the numbers of all lists seen, and lists that were pushed.")
 @click.option("--require-crl", is_flag=True, help="Refuse chains with a CA that has no revocation list in force.")
+@click.option(
+    "--on-revoke",
+    type=click.Choice(["keep", "stop"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of unikernels below a delegation that is revoked.",
+)
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name of this host.  [default: its host name]")
 @click.option("--endpoint-user", multiple=True, metavar="USER", help="A user whose endpoint may ask, besides our own.")
 @click.option("--accept-plain-intermediates", is_flag=True, help="Accept CAs that say nothing about Albatross.")
@@ -61,6 +68,8 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     from albatross_pki.endpoint.audit import AuditLog
     from albatross_pki.endpoint.authoriser import Authoriser
     from albatross_pki.endpoint.daemons import Daemons
+    from albatross_pki.endpoint.enforcing import Enforcement
+    from albatross_pki.endpoint.issuers import Issuers
     from albatross_pki.endpoint.replay import ReplayStore
     from albatross_pki.endpoint.revocation import RevocationLists
     from albatross_pki.policy.chain import JudgeOptions
@@ -78,6 +87,9 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
             _reset_lists(store, os.path.join(statedir, "crls"))
         audit = AuditLog(os.path.join(statedir, "audit.log"))
         opened.callback(audit.close)
+        issuers = Issuers(
+            os.path.join(statedir, "issuers"), most_octets=bounds.issuer_octets_per_delegation, now=datetime.now(UTC)
+        )
         daemons = Daemons(tmpdir, bounds)
         opened.callback(daemons.close)
         authoriser = Authoriser(
@@ -91,9 +103,19 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
             store=store,
             audit=audit,
             lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
+            issuers=issuers,
             daemons=daemons,
             bounds=bounds,
             peers=frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)}),
+        )
+        enforcement = Enforcement(
+            tmpdir=tmpdir,
+            lists=authoriser.lists,
+            issuers=issuers,
+            audit=audit,
+            anchors=lambda: authoriser.anchors,
+            clock=authoriser.clock,
+            stop=options["on_revoke"] == "stop",
         )
         path = os.path.join(tmpdir, "util", "authorise.sock")
         # Other users are told apart by their credentials (SO_PEERCRED), which nobody can forge.
@@ -108,6 +130,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
                 limit=bounds.chain_octets,
             ),
             authoriser.watch_lists(),
+            enforcement.run(),
         )
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, cacert)

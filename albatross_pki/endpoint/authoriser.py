@@ -40,6 +40,7 @@ from albatross_pki.commands import UnikernelCreate
 from albatross_pki.endpoint.audit import AuditLog, NotRecorded, authorised_entry, request_entry
 from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image
+from albatross_pki.endpoint.issuers import Issuers
 from albatross_pki.endpoint.judging import (
     Judged,
     answers_of,
@@ -81,6 +82,7 @@ class Authoriser:
     store: ReplayStore
     audit: AuditLog
     lists: RevocationLists
+    issuers: Issuers
     daemons: Daemons
     bounds: AuthoriserBounds
     peers: frozenset[int]
@@ -230,6 +232,7 @@ class Authoriser:
             asyncio.get_running_loop().call_soon(self._note, intent)  # reads are not held up
             return await self._ask(judged, authorised, spool, now)
         await self.audit.record(intent())
+        self.issuers.saw(judged.cas, authorised.policies[0].path.labels[0] if authorised.policies else "", now)
         once = self._once(judged, authorised)
         if once:
             self.store.consume(authorised.leaf, authorised.not_after)
@@ -338,8 +341,7 @@ class Authoriser:
         """Look at the directory of lists for ever, so that a new list ends streams within ``seconds``."""
         while True:
             await asyncio.sleep(seconds)
-            if self.streams:
-                self._refresh_lists()
+            self._refresh_lists()
 
     async def drain(self, seconds: float) -> None:
         """Wait for outcomes that are still owed, but not for ever."""

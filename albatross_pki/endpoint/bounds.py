@@ -47,5 +47,6 @@ class AuthoriserBounds:
     crl_octets: int = MEBIBYTE  # one pushed list
     crl_entries: int = 10_000
     crl_octets_per_delegation: int = 8 * MEBIBYTE  # pushed below one top-level delegation
+    issuer_octets_per_delegation: int = 8 * MEBIBYTE  # CA certificates kept below one top-level delegation
     replay_entries_per_issuer: int = 100_000  # one-time leaves that are still valid, of one CA key
     clock_back_seconds: float = 300.0  # how far the clock may go back behind the latest time seen

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from albatross_pki.authorised import AuthorisedRequest, Effect, Outcome
+from albatross_pki.authorised import AskRemembered, AuthorisedRequest, Effect, Outcome, Remembered
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
@@ -158,6 +158,9 @@ class ExtendedDaemon(Listener):
             payload = _exactly(connection, struct.unpack("!I", octets)[0])
             assert payload is not None
             request = decode_side(payload)
+            if isinstance(request, AskRemembered):
+                connection.sendall(frame(encode_side(Remembered(()))))
+                return True
             assert isinstance(request, AuthorisedRequest)
             image = None
             if len(descriptors) > 1 and self.reads_images:
