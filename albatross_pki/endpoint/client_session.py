@@ -35,6 +35,7 @@ from albatross_pki.transport.tls_stream import HandshakeFailed, TlsStream
 from albatross_pki.wire.errors import MalformedMessage
 
 _BUFFER = 128 * 1024
+_SPOOL_BUFFER = 4 * _BUFFER  # handing less than this to a thread costs more than it gains
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class ClientSession:
         self._peer = peer
         self._around = surroundings
         self._name: Name = ROOT
+        self._decoder = ChunkDecoder()
+        self._pace: _Pace | None = None
 
     async def serve(self) -> None:
         counters = self._around.counters
@@ -160,7 +163,7 @@ class ClientSession:
         writing: asyncio.Future[None] | None = None
         try:
             async for batch, last in self._batches():
-                file.admit(len(batch))
+                file.admit(sum(map(len, batch)))
                 if writing is not None:
                     await asyncio.shield(writing)
                 if last:
@@ -171,30 +174,28 @@ class ClientSession:
             if writing is not None and not writing.done():
                 await asyncio.wait((writing,))  # the thread has the descriptor
 
-    async def _batches(self) -> AsyncIterator[tuple[memoryview, bool]]:
+    async def _batches(self) -> AsyncIterator[tuple[list[memoryview], bool]]:
         """The client's stream in parts that fill a buffer, and whether it is the last; valid until the next but one."""
-        buffers = itertools.cycle([memoryview(bytearray(2 * _BUFFER)) for _ in range(2)])
-        buffer, filled = next(buffers), 0
-        async for piece in self._pieces():
-            buffer[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            if filled > _BUFFER:
-                yield buffer[:filled], False
-                buffer, filled = next(buffers), 0
-        yield buffer[:filled], True
+        buffers = itertools.cycle([memoryview(bytearray(_SPOOL_BUFFER)) for _ in range(2)])
+        buffer, filled, pieces = next(buffers), 0, list[memoryview]()
+        while not self._decoder.ended:
+            octets = await self._more(buffer[filled : filled + _BUFFER])
+            pieces += self._decoder.feed(octets)
+            filled += len(octets)
+            if filled > _SPOOL_BUFFER - _BUFFER and not self._decoder.ended:
+                yield pieces, False
+                buffer, filled, pieces = next(buffers), 0, []
+        yield pieces, True
 
-    async def _pieces(self) -> AsyncIterator[memoryview]:
-        """Every piece of the client's stream, up to its end mark; each is valid until the next one is asked for."""
-        decoder = ChunkDecoder()
-        buffer = memoryview(bytearray(_BUFFER))
-        pace = _Pace(self._bounds)
-        while not decoder.ended:
-            count = await self._stream.read_into(buffer)
-            if not count:
-                raise ConnectionCut("the client ended its stream without an end mark")
-            pace.moved(count)
-            for piece in decoder.feed(buffer[:count]):
-                yield piece
+    async def _more(self, room: memoryview) -> memoryview:
+        """What the client sends of its stream, in ``room``; raises for an end without a mark or a slow one."""
+        if self._pace is None:
+            self._pace = _Pace(self._bounds)
+        count = await self._stream.read_into(room)
+        if not count:
+            raise ConnectionCut("the client ended its stream without an end mark")
+        self._pace.moved(count)
+        return room[:count]
 
     # step 5
 
@@ -231,8 +232,10 @@ class ClientSession:
         """What the client does while it is answered; whether it went away and nobody is left to answer."""
         if verdict.stream is Stream.BLOCK:
             with contextlib.suppress(DaemonFailed):  # it takes no more, and its answer says why
-                async for piece in self._pieces():
-                    await daemon.send(piece)
+                buffer = memoryview(bytearray(_BUFFER))
+                while not self._decoder.ended:
+                    for piece in self._decoder.feed(await self._more(buffer)):
+                        await daemon.send(piece)
                 await daemon.send(b"")
             return False
         await self._stream.gone()

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 
 from albatross_pki.errors import Refused
 
@@ -66,12 +67,14 @@ class SpoolFile:
             self._spool.take(more)
             self._taken += more
 
-    def store(self, octets: memoryview) -> None:
-        """Append ``octets``, which were admitted; may run in another thread. Raises ``Refused`` if the disk does."""
-        self._digest.update(octets)
+    def store(self, pieces: Sequence[memoryview]) -> None:
+        """Append ``pieces``, which were admitted; may run in another thread. Raises ``Refused`` if the disk does."""
         try:
-            while octets:
-                octets = octets[os.write(self.descriptor, octets) :]
+            for piece in pieces:
+                self._digest.update(piece)
+                rest = piece
+                while rest:
+                    rest = rest[os.write(self.descriptor, rest) :]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the endpoint's disk is full" if full else f"the endpoint cannot spool: {error.strerror}"
@@ -80,7 +83,7 @@ class SpoolFile:
     def write(self, octets: memoryview) -> None:
         """``admit`` and ``store``."""
         self.admit(len(octets))
-        self.store(octets)
+        self.store([octets])
 
     @property
     def digest(self) -> bytes:
