@@ -4,7 +4,7 @@ The endpoint's memory is at most, whatever its clients do: ``connections`` x abo
 buffer, and a certificate list of at most 100 KiB, which OpenSSL allocates as claimed) plus ``large_handshakes`` x about
 three times ``certificate_octets`` (the claimed list, its parsed form, the copy for the authoriser). With the defaults
 that is 256 x 0.15 + 4 x 12 = 86 MB for each worker above the 35 MB of the interpreter. A client whose chain was
-accepted and that uploads takes another 0.65 MB for its buffers, whatever the size of the upload.
+accepted and that uploads takes another 1.2 MB for its buffers, whatever the size of the upload.
 """
 
 from dataclasses import dataclass
