@@ -22,7 +22,7 @@ from albatross_pki.host.state import State, StateError
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import ConsoleLine
-from albatross_pki.text import printable
+from albatross_pki.text import from_octets, printable
 from albatross_pki.transport.channel import connect
 from albatross_pki.wire.message import decode_message, encode_message
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SYNC_SECONDS = 1.0
 CONSOLE_SECONDS = 0.5  # what the console has read by then of the last moments is what is kept
 BEFORE_START = timedelta(milliseconds=100)  # the moment of a start is noted after it: a guest may have written by then
+LINE_OCTETS = 4 * LINE_CHARACTERS + 4  # as many as one line that is shown can have in UTF-8, and what shows the cut
 MOST_AT_ONCE = 16  # consoles that are asked at once; further ends have no last lines
 
 
@@ -93,7 +94,7 @@ class EventRecorder:
                 while payload := await channel.receive():
                     line = decode_message(payload).payload
                     if isinstance(line, ConsoleLine) and (since is None or line.timestamp >= since - BEFORE_START):
-                        found.append(printable(line.line, LINE_CHARACTERS))
+                        found.append(from_octets(line.line[:LINE_OCTETS]))
         except TimeoutError:
             pass  # the subscription goes on for ever; this is its end
         except AlbatrossError as error:

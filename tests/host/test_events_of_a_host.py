@@ -37,6 +37,7 @@ from albatross_pki.wire.message import decode_message
 from albatross_pki.wire.side import encode_side
 from tests.host.lives import Document, on_disk, replayed
 from tests.host.running import RESTART, Daemon, Inside, create, daemon, inside, reachable
+from tests.host.test_console_of_unikernels import companion, until_attached
 from tests.host.test_crashes import DEADLY, Model, scenario, wanted
 from tests.host.test_daemon import authorised, send_authorised
 
@@ -297,6 +298,15 @@ def test_p37_the_authoriser_s_user_is_not_the_operator(tmp_path: FilePath, mode:
             arguments = [sys.executable, "-c", code, host.socket("extended.sock"), request.hex()]
             ran = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
         assert decode_message(bytes.fromhex(ran.stdout)).payload == Failure(answer), ran.stderr
+
+
+def test_p28_the_last_lines_of_one_that_died_are_on_record(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host, companion(host, "console_cli", "console.sock"):
+        until_attached(host)
+        host.ask(f"dev:{host.label()}", create("--exit=5", "--say=\x1b[2J"))
+        told = list(asked_locally(host, "dev:", Events(LONG_AGO), until="last-lines"))
+        assert told[-1]["name"] == f":{host.label()}"
+        assert "--say=\\x1b[2J" in " ".join(told[-1]["lines"])
 
 
 # crashes
