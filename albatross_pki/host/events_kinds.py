@@ -195,6 +195,19 @@ class PolicyRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoked:
+    """The delegation of a path, which this host had seen, was revoked: its policy is forgotten."""
+
+    word: ClassVar[str] = "revoked"
+    certificate: str  # its serial in hexadecimal
+    issuer_key: bytes
+
+    @classmethod
+    def of(cls, delegation: CertificateId) -> "Revoked":
+        return cls(f"{delegation.serial:x}", delegation.issuer_key)
+
+
+@dataclass(frozen=True, slots=True)
 class BlockCreated:
     word: ClassVar[str] = "block-created"
     size_mb: int
@@ -232,6 +245,7 @@ What = (
     | Over
     | PolicySet
     | PolicyRemoved
+    | Revoked
     | BlockCreated
     | BlockReplaced
     | BlockRemoved

@@ -27,6 +27,7 @@ from albatross_pki.authorised import (
 )
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host.deployments import Deployments
+from albatross_pki.host.events_kinds import Revoked as RevokedEvent
 from albatross_pki.host.lifecycle import Phase
 from albatross_pki.host.limits import REVOKED_PATIENCE, REVOKED_RETRY
 from albatross_pki.host.supervisor import Supervisor
@@ -62,6 +63,8 @@ class Revocation:
         try:
             stopped = await self._stop_below(self._ended_paths(entries, revoked)) if request.stop else 0
             change, confirm = book.forgetting(entries)
+            for each in entries:
+                self._supervisor.events.stage(Name.of_path(each.path), RevokedEvent.of(each.certificate))
             self._supervisor.state.remember(change)
         except AlbatrossError as error:
             log.error("delegations were revoked, which has not come to its end: %s", printable(str(error)))

@@ -14,6 +14,7 @@ from albatross_pki.host.rights import Rights
 from albatross_pki.names import Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Text
+from tests.host.lives import on_disk
 from tests.host.running import Inside, chain_policy, create, inside, text_of
 
 POLICY = Policy(frozenset({0}), 10, 1000, None)
@@ -131,3 +132,13 @@ async def test_p04_pages_are_bounded_and_complete(tmp_path: FilePath) -> None:
         assert (len(first), len(rest)) == (MOST_CERTIFICATE_IDS, 3)
         assert {*first, *rest} == {each.certificate for each in many}
         assert revocation.page(CertificateId(b"\xff" * 32, 0)).certificates == ()
+
+
+async def test_a_revocation_is_told_to_whom_it_concerns(tmp_path: FilePath) -> None:
+    async with inside(tmp_path) as host:
+        await populate(host)
+        await Revocation(host.supervisor).revoke(revoked(TEAM, stop=True))
+        told = [(name, each["event"]) for name, each in on_disk(host.supervisor.host.dbdir)][-3:]
+        assert told == [("dev:team:two", "stopped"), ("dev:team:two", "exited"), ("dev:team:", "revoked")]
+        (document,) = [each for _, each in on_disk(host.supervisor.host.dbdir) if each["event"] == "revoked"]
+        assert (document["certificate"], document["issuer_key"]) == ("2", TEAM.certificate.issuer_key.hex())
