@@ -45,6 +45,7 @@ def rows() -> Iterator[Row]:
                 "without",
                 seconds(lambda: set_policy(state, told=False)),
                 at_most=2.0,
+                rounds=21,
             )
             yield Row("events/s read by a subscriber", f"{reading(state):,.0f} events/s")
         finally:

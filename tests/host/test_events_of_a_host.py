@@ -279,12 +279,21 @@ def test_p10_events_through_the_authoriser_are_those_of_the_path_alone(tmp_path:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize(
-    ("mode", "answer"), [(0o660, "only those who may connect to vmmd.sock may ask this"), (0o666, "stop: not found")]
+    ("mode", "groups", "obeyed"),
+    [
+        (0o660, (), False),
+        (0o660, (65532, 65531), True),  # the socket's group is among them
+        (0o660, tuple(range(70000, 70300)), False),
+        (0o606, (65532,), False),  # unix(7): the first class that fits decides
+        (0o666, (), True),
+    ],
 )
-def test_p37_the_authoriser_s_user_is_not_the_operator(tmp_path: FilePath, mode: int, answer: str) -> None:
+def test_p37_the_authoriser_s_user_is_not_the_operator(
+    tmp_path: FilePath, mode: int, groups: tuple[int, ...], obeyed: bool
+) -> None:
     code = (
         "import os, socket, sys\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"os.setgroups({list(groups)}); os.setgid(65534); os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(bytes.fromhex(sys.argv[2]))\n"
         "answer = b''\n"
         "while piece := s.recv(4096): answer += piece\n"
@@ -292,11 +301,13 @@ def test_p37_the_authoriser_s_user_is_not_the_operator(tmp_path: FilePath, mode:
     )
     with daemon(tmp_path, "--authoriser-uid", "65534") as host:
         os.chmod(host.socket("extended.sock"), 0o666)
+        os.chown(host.socket("vmmd.sock"), 0, 65532)
         os.chmod(host.socket("vmmd.sock"), mode)
         request = frame(encode_side(LocalRequest(Name.parse("dev:web"), Stop())))
         with reachable(FilePath(host.socket("extended.sock")).parent):
             arguments = [sys.executable, "-c", code, host.socket("extended.sock"), request.hex()]
             ran = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
+        answer = "stop: not found" if obeyed else "only those who may connect to vmmd.sock may ask this"
         assert decode_message(bytes.fromhex(ran.stdout)).payload == Failure(answer), ran.stderr
 
 
