@@ -31,7 +31,7 @@ TOTAL = 65_536  # events kept; a document has 150 to 600 octets, so some 20 MB
 SLACK = 64  # removed at a time: removing one for each that comes would double the work
 PAGE = 64  # events that one who listens holds in memory
 MAX_STAGED = 1024  # while the state cannot be written
-MAX_LISTENERS = 64
+MAX_LISTENERS = 64  # of all top-level paths together; those of the root have places of their own
 MAX_LISTENERS_BELOW = 8  # of one top-level path: a tenant cannot take every place
 
 SCHEMA = """
@@ -178,11 +178,12 @@ class EventLog:
         ``wake`` is called when there is more to take. Raises ``Refused`` if there are too many.
         """
         top = top_of(asked.path)
-        if len(self._listeners) >= MAX_LISTENERS:
+        tops = Counter(top_of(each.asked.path) for each in self._listeners)
+        if tops[top] >= MAX_LISTENERS_BELOW:
+            of = top or "the root"
+            raise Refused([f"{MAX_LISTENERS_BELOW} listen to events of {of} already"], hint="end another one first")
+        if top and tops.total() - tops[""] >= MAX_LISTENERS:  # tenants together do not keep the operator out
             raise Refused([f"{MAX_LISTENERS} listen to events already"], hint="try again later")
-        below = sum(top_of(each.asked.path) == top for each in self._listeners)
-        if top and below >= MAX_LISTENERS_BELOW:
-            raise Refused([f"{MAX_LISTENERS_BELOW} listen to events of {top} already"], hint="end another one first")
         listener = Listener(asked, wake, self._place(since))
         self._listeners.append(listener)
         return listener
