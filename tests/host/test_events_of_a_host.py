@@ -31,6 +31,7 @@ from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Text
 from albatross_pki.transport.blocking import Connection
 from albatross_pki.transport.channel import Channel
+from albatross_pki.transport.errors import ConnectionCut
 from albatross_pki.unikernels import Settings
 from albatross_pki.wire.framing import frame
 from albatross_pki.wire.message import decode_message
@@ -355,3 +356,42 @@ def test_p21_killed_at_any_point_the_record_agrees_with_the_state(tmp_path: File
             survivor.close()
     finally:
         host.close()
+
+
+@pytest.mark.parametrize("times", [3, 4, 6])
+def test_p21_one_who_comes_back_after_a_crash_has_heard_each_event_once(tmp_path: FilePath, times: int) -> None:
+    host = Daemon(tmp_path, "--come-up-grace", "0.05", before=DEADLY.format(point="state.after-commit", times=times))
+    try:
+        host.start()
+        with Connection(host.socket("extended.sock"), timeout=20) as connection:
+            connection.send_payload(encode_side(LocalRequest(Name(), Events(LONG_AGO))))
+            stream = until_cut(connection)
+            heard = [next(stream)]  # it listens
+            with contextlib.suppress(Exception):
+                scenario(host, Model())
+            heard += stream
+        survivor = Daemon(tmp_path)
+        survivor.prefix = host.prefix
+        try:
+            survivor.start()
+            known = {each["id"] for each in heard}
+            since = datetime.fromisoformat(heard[-1]["time"])
+            heard += [each for each in asked_locally(survivor, ":", Events(since)) if each.get("id", "") not in known]
+            told = [document["id"] for _, document in on_disk(survivor.dbdir)]
+            ids = [each["id"] for each in heard if "id" in each]
+            assert ids == told[: len(ids)]
+            assert len(ids) > len(known) > 1  # both parts heard something; what came after is the next one's affair
+        finally:
+            survivor.close()
+    finally:
+        host.close()
+
+
+def until_cut(connection: Connection) -> Iterator[Document]:
+    """Every event that came before the other side died."""
+    with contextlib.suppress(ConnectionCut):
+        while (message := connection.receive()) is not None:
+            assert isinstance(message.payload, Text)
+            document = json.loads(message.payload.text)
+            if "id" in document:
+                yield document
