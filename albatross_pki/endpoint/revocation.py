@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from albatross_pki.endpoint.bounds import AuthoriserBounds
-from albatross_pki.endpoint.replay import ReplayStore
+from albatross_pki.endpoint.replay import ReplayStore, StoreUnusable
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import make_file, read_file, sync_directory
 from albatross_pki.pem import CRL, read_blocks
@@ -92,16 +92,18 @@ class RevocationLists:
             highest = self._store.crl_number(issuer.spki_sha256, issuer.subject)
             found = judge_crl(crl, issuer, now=now, highest_number=highest)
             if not found:
-                self._keep(der, crl, issuer, delegation)
+                self._keep(der, crl, issuer, delegation, now)
                 return crl
             reasons += found
         raise Refused(reasons or ["the revocation list is of no CA of this chain"])
 
-    def _keep(self, der: bytes, crl: Crl, issuer: CertificateFacts, delegation: str) -> None:
+    def _keep(self, der: bytes, crl: Crl, issuer: CertificateFacts, delegation: str, now: datetime) -> None:
         owner = hashlib.sha256(delegation.encode()).hexdigest()[:16]
         series = hashlib.sha256(issuer.spki_sha256 + issuer.subject).hexdigest()[:32]
         stop = int(issuer.not_after.timestamp())
-        others = [name for name in self._pushed if name.startswith(owner) and name.split("-")[1] != series]
+        self._drop_expired(now)
+        own = [name for name in self._pushed if name.startswith(owner)]
+        others = [name for name in own if name.split("-")[1] != series]
         total = sum(os.path.getsize(os.path.join(self._pushed_directory, name)) for name in others)
         if total + len(der) > self._bounds.crl_octets_per_delegation:
             limit = self._bounds.crl_octets_per_delegation
@@ -110,7 +112,18 @@ class RevocationLists:
         make_file(os.path.join(self._pushed_directory, name), der, 0o600, replace=True)
         self._store.see_crl(issuer.spki_sha256, issuer.subject, crl.number)
         self._pushed[name] = crl
+        for older in own:  # of another certificate of the same issuer, with another end
+            if older not in others and older != name:
+                self._drop(older)
         self._changed()
+
+    def _drop_expired(self, now: datetime) -> None:
+        for name in [each for each in self._pushed if _end_of(each) < now.timestamp()]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        os.unlink(os.path.join(self._pushed_directory, name))
+        del self._pushed[name]
 
     def _in_force(self, issuer: CertificateFacts, now: datetime) -> Crl | None:
         key = (issuer.spki_sha256, issuer.subject)
@@ -129,15 +142,17 @@ class RevocationLists:
             elif best is None or crl.number > best.number:
                 best = crl
         if best is not None:
-            self._store.see_crl(issuer.spki_sha256, issuer.subject, best.number)
+            try:
+                self._store.see_crl(issuer.spki_sha256, issuer.subject, best.number)
+            except StoreUnusable as error:  # it revokes all the same
+                log.error("%s", error)
         return best
 
     def _load_pushed(self, now: datetime) -> None:
         for name in sorted(os.listdir(self._pushed_directory)):
             path = os.path.join(self._pushed_directory, name)
             try:
-                expired = int(name.rpartition("-")[2].removesuffix(".der")) < now.timestamp()
-                if not expired:
+                if _end_of(name) >= now.timestamp():
                     self._pushed[name] = read_crl(read_file(path, _LARGEST_FILE))
                     continue
             except (ValueError, AlbatrossError) as error:
@@ -148,6 +163,11 @@ class RevocationLists:
     def _changed(self) -> None:
         self.generation += 1
         self._resolved.clear()
+
+
+def _end_of(name: str) -> int:
+    """When the issuer of a pushed list expires, in seconds since 1970; raises ``ValueError``."""
+    return int(name.rpartition("-")[2].removesuffix(".der"))
 
 
 def _signature(directory: str | None) -> object:
