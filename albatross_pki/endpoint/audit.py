@@ -170,7 +170,7 @@ def request_entry(
     kind: str, number: str, now: datetime, peer: str, path: Sequence[CertificateFacts], anchor: CertificateFacts | None
 ) -> dict[str, Any]:
     """What every entry about a request begins with. ``anchor`` is the root that the chain ends at, if it does."""
-    entry: dict[str, Any] = {"kind": kind, "time": now.isoformat(), "request": number, "peer": printable(peer, 128)}
+    entry: dict[str, Any] = {"kind": kind, "time": now.isoformat(), "request": number, "peer": peer}
     entry["chain"] = chain_entry(path)
     entry["anchor"] = None if anchor is None else anchor.digest.hex()
     return entry

@@ -50,7 +50,7 @@ from albatross_pki.endpoint.judging import (
     verdict_of,
 )
 from albatross_pki.endpoint.live import LiveStream
-from albatross_pki.endpoint.replay import ReplayStore
+from albatross_pki.endpoint.replay import ReplayStore, StoreUnusable
 from albatross_pki.endpoint.revocation import RevocationLists
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import CrlUpdate
@@ -60,6 +60,7 @@ from albatross_pki.policy.chain import JudgeOptions
 from albatross_pki.replies import Text
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel
+from albatross_pki.transport.descriptors import refuse_unless_file
 from albatross_pki.transport.errors import TransportError
 from albatross_pki.transport.sockets import close_all
 from albatross_pki.wire.framing import frame
@@ -113,6 +114,7 @@ class Authoriser:
     async def _serve(self, channel: Channel, request: JudgeRequest) -> bytes | None:
         """Judge and do one request; the next one, ``None`` at the end of the connection."""
         now = self.clock()
+        peer = printable(request.peer, 128)
         self._requests += 1
         number = f"{os.getpid()}-{self._requests}"
         judged = self._judge(request, now)
@@ -122,10 +124,10 @@ class Authoriser:
             verdict = Verdict(verdict.name, reasons) if reasons else verdict
         if not verdict.accepted:
             await channel.send(encode_side(verdict))
-            self._note_refusal(number, now, request.peer, judged, verdict.reasons)
+            self._note_refusal(number, now, peer, judged, verdict.reasons)
             return await channel.receive()
         if verdict.stream in (Stream.NOTHING, Stream.BLOCK):  # nothing to wait for: the verdict brings the descriptor
-            return await self._execute(channel, number, request.peer, judged, None, None)
+            return await self._execute(channel, number, peer, judged, None, None)
         await channel.send(encode_side(verdict))
         received = await self._await_spool(channel)
         if received is None:
@@ -137,7 +139,7 @@ class Authoriser:
                 return payload
             if not isinstance(message, ExecuteRequest) or len(descriptors) != 1:
                 raise Refused(["an execution with one descriptor was expected"])
-            return await self._execute(channel, number, request.peer, judged, message, descriptors[0])
+            return await self._execute(channel, number, peer, judged, message, descriptors[0])
         finally:
             close_all(descriptors)
 
@@ -202,6 +204,7 @@ class Authoriser:
             if authorised is None:
                 raise Refused(judged.judgement.reasons)
             if spooled is not None and spool is not None:
+                refuse_unless_file(spool, self.daemons.directory)
                 _check_spool(authorised, spooled, spool)
             handed = await self._begin(number, now, peer, judged, authorised, spool)
         except AlbatrossError as error:
@@ -240,8 +243,14 @@ class Authoriser:
             return await self._ask(judged, authorised, spool, now)
         except Refused:
             if once:
-                self.store.release(authorised.leaf)
+                self._release(authorised)
             raise
+
+    def _release(self, authorised: AuthorisedRequest) -> None:
+        try:
+            self.store.release(authorised.leaf)
+        except StoreUnusable as error:  # it stays used, which is the safe side
+            log.error("%s", error)
 
     def _note(self, entry: Callable[[], dict[str, Any]]) -> None:
         try:
@@ -310,7 +319,7 @@ class Authoriser:
     ) -> None:
         result = await outcome()
         if result.effect is Effect.NONE and self._once(judged, authorised):
-            self.store.release(authorised.leaf)
+            self._release(authorised)
         entry = {
             "kind": "outcome",
             "time": self.clock().isoformat(),

@@ -54,6 +54,10 @@ _PIECE = 1 << 20
 _KEPT = 16  # connections to albatrossd that wait for the next request
 
 
+class PartlyDone(AlbatrossError):
+    """A request that was refused after some of the chain's policies had been set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handed:
     """``connection`` is where answers come from. ``outcome`` waits for what came of it.
@@ -70,7 +74,7 @@ class Daemons:
     """The daemons behind the sockets below ``tmpdir``."""
 
     def __init__(self, tmpdir: str, bounds: AuthoriserBounds) -> None:
-        self._directory = os.path.join(tmpdir, "util")
+        self.directory = os.path.join(tmpdir, "util")
         self._bounds = bounds
         self._sequence = itertools.count()
         self._kept: list[Channel] = []
@@ -93,7 +97,7 @@ class Daemons:
         return await self._ask_av5(authorised, image)
 
     def _path(self, socket_name: str) -> str:
-        return os.path.join(self._directory, socket_name)
+        return os.path.join(self.directory, socket_name)
 
     async def _ask_extended(self, path: str, authorised: AuthorisedRequest, image: int | None) -> Handed:
         if isinstance(authorised.command, BlockAddOld | BlockSetOld) and image is not None:
@@ -170,13 +174,19 @@ class Daemons:
     async def _ask_av5(self, authorised: AuthorisedRequest, image: int | None) -> Handed:
         command = self._as_av5(authorised, image)
         channel = await _reach(self._path("vmmd.sock"))
+        added = 0
         try:
             for policy in authorised.policies:
                 name = Name.of_path(policy.path)
                 await self._send(channel, name, PolicyAdd(policy.policy))
                 await self._expect_success(channel)
+                added += 1
             await self._send(channel, authorised.name, command)
             return Handed(channel.detach(), _handed_over(_UNKNOWN))
+        except Refused as error:
+            if added:
+                raise PartlyDone(error.message) from error
+            raise
         finally:
             channel.close()
 
@@ -213,12 +223,12 @@ class Daemons:
             async with asyncio.timeout(self._bounds.daemon_seconds):
                 payload = await channel.receive()
         except TimeoutError as error:
-            raise Refused(["albatrossd did not answer when a policy was added"]) from error
+            raise PartlyDone("albatrossd did not answer when a policy was added") from error
         answer = decode_message(payload).payload if payload else None
         if isinstance(answer, Failure):
             raise Refused([f"expected success when adding policy, got: {printable(answer.text)}"])
         if not isinstance(answer, Success):
-            raise Refused(["read error after writing policy"])
+            raise PartlyDone("read error after writing policy")
 
 
 def check_binding(octets: bytes, compressed: bool, binding: ImageBinding) -> None:

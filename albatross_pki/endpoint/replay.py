@@ -7,11 +7,14 @@ that a crash in between leaves it used. An entry goes when the leaf has expired 
 going back does not bring it back.
 """
 
+import logging
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
 from albatross_pki.authorised import CertificateId
 from albatross_pki.errors import AlbatrossError
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -72,9 +75,12 @@ class ReplayStore:
         """Note the time; it is on disk when it is a minute ahead of what is."""
         second = int(now.timestamp())
         if second >= self._latest + _CLOCK_STEP:
-            self._database.execute("UPDATE clock SET latest = max(latest, ?)", (second,))
-            self._latest = second
-            self._database.execute("DELETE FROM used WHERE not_after < ?", (second - int(_KEEP.total_seconds()),))
+            try:
+                self._database.execute("UPDATE clock SET latest = max(latest, ?)", (second,))
+                self._latest = second
+                self._database.execute("DELETE FROM used WHERE not_after < ?", (second - int(_KEEP.total_seconds()),))
+            except sqlite3.Error as error:  # tried again with the next request; what changes something is refused
+                log.error("cannot record the time: %s", error)
 
     def used(self, leaf: CertificateId) -> bool:
         query = "SELECT 1 FROM used WHERE issuer_key = ? AND serial = ?"
@@ -96,8 +102,11 @@ class ReplayStore:
             raise StoreUnusable(f"cannot record that the certificate is used: {error}") from error
 
     def release(self, leaf: CertificateId) -> None:
-        """``leaf`` had no effect and may be used again."""
-        self._database.execute("DELETE FROM used WHERE issuer_key = ? AND serial = ?", _key(leaf))
+        """``leaf`` had no effect and may be used again; raises ``StoreUnusable``, and then it may not."""
+        try:
+            self._database.execute("DELETE FROM used WHERE issuer_key = ? AND serial = ?", _key(leaf))
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"cannot release a certificate that had no effect: {error}") from error
 
     def crl_number(self, issuer_key: bytes, issuer: bytes) -> int | None:
         """The highest number of a list seen from an issuer, by its key's digest and its name in DER."""
@@ -106,10 +115,14 @@ class ReplayStore:
         return None if row is None else int.from_bytes(row[0], "big")
 
     def see_crl(self, issuer_key: bytes, issuer: bytes, number: int) -> None:
-        """Note a list's number; the highest one stays."""
-        if (self.crl_number(issuer_key, issuer) or -1) < number:
-            octets = number.to_bytes(21, "big")
-            self._database.execute("INSERT OR REPLACE INTO crl_numbers VALUES (?, ?, ?)", (issuer_key, issuer, octets))
+        """Note a list's number; the highest one stays. Raises ``StoreUnusable``."""
+        if (self.crl_number(issuer_key, issuer) or -1) >= number:
+            return
+        insert = "INSERT OR REPLACE INTO crl_numbers VALUES (?, ?, ?)"
+        try:
+            self._database.execute(insert, (issuer_key, issuer, number.to_bytes(21, "big")))
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"cannot record the number of a revocation list: {error}") from error
 
     def forget_crls(self) -> None:
         """The operator's way out of a list whose number was a mistake."""

@@ -26,7 +26,6 @@ from albatross_pki.authorised import (
     Revoked,
 )
 from albatross_pki.commands import PolicyAdd, StatsInitial
-from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.commands import Commands, Request
 from albatross_pki.host.conversation import Conversation
 from albatross_pki.host.limits import IDLE_TIMEOUT, MAX_FRAME
@@ -38,6 +37,7 @@ from albatross_pki.messages import Header, Message
 from albatross_pki.replies import Empty, Failure
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel
+from albatross_pki.transport.descriptors import refuse_unless_file
 from albatross_pki.transport.errors import TransportError
 from albatross_pki.transport.sockets import close_all, may_connect
 from albatross_pki.wire.errors import MalformedMessage
@@ -154,8 +154,8 @@ class Server:
 
     async def _authorised(self, request: AuthorisedRequest, descriptors: list[int]) -> Outcome:
         try:
-            answers, image = _descriptors(descriptors)
-        except WrongDescriptors as error:
+            answers, image = self._descriptors(descriptors)
+        except TransportError as error:
             log.warning("a request of the authoriser cannot be taken: %s", error)
             return Outcome(False, Effect.NONE, str(error))
         asked = Request(
@@ -169,18 +169,17 @@ class Server:
         async with Channel(answers, limit=MAX_FRAME, idle_timeout=IDLE_TIMEOUT) as channel:
             return await self._commands.execute(asked, Conversation(channel, Header(request.name)))
 
+    def _descriptors(self, descriptors: list[int]) -> tuple[socket.socket, int | None]:
+        """The socket for the answers (a descriptor of its own) and the image's descriptor, if there is one."""
+        if not 1 <= len(descriptors) <= 2:
+            raise WrongDescriptors(f"a request comes with one or two descriptors, not {len(descriptors)}")
+        image = descriptors[1] if len(descriptors) == 2 else None
+        if image is not None:
+            refuse_unless_file(image, os.path.dirname(self._local_path))
+        if not stat.S_ISSOCK(os.fstat(descriptors[0]).st_mode):
+            raise WrongDescriptors("the descriptor for answers is not a socket")
+        return socket.socket(fileno=os.dup(descriptors[0])), image
 
-class WrongDescriptors(AlbatrossError):
+
+class WrongDescriptors(TransportError):
     """What came beside a request is not a socket and perhaps a file."""
-
-
-def _descriptors(descriptors: list[int]) -> tuple[socket.socket, int | None]:
-    """The socket for the answers (a descriptor of its own) and the image's descriptor, if there is one."""
-    if not 1 <= len(descriptors) <= 2:
-        raise WrongDescriptors(f"a request comes with one or two descriptors, not {len(descriptors)}")
-    image = descriptors[1] if len(descriptors) == 2 else None
-    if image is not None and not stat.S_ISREG(os.fstat(image).st_mode):
-        raise WrongDescriptors("the image's descriptor is not one of a file")
-    if not stat.S_ISSOCK(os.fstat(descriptors[0]).st_mode):
-        raise WrongDescriptors("the descriptor for answers is not a socket")
-    return socket.socket(fileno=os.dup(descriptors[0])), image

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelRestart
+from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelDestroy, UnikernelRestart
 from albatross_pki.extensions import Constraints, ImageBinding, Status
 from albatross_pki.messages import Message
 from albatross_pki.replies import Failure, Text
@@ -77,6 +77,24 @@ def test_a_policy_that_is_refused_ends_the_request_as_upstream_does(host: Host) 
     finally:
         vmmd.close()
     assert refused == Failure("expected success when adding policy, got: policy is not smaller")
+
+
+@pytest.mark.parametrize("accepted", [0, 1])
+def test_p35_a_leaf_is_released_only_if_no_policy_was_set_either(host: Host, accepted: int) -> None:
+    def second_thoughts(message: Message, connection: socket.socket) -> bool:
+        fine = len(vmmd.messages) <= accepted
+        say(connection, message.header.name, Text("added policy") if fine else Failure("no"))
+        return fine
+
+    leaf = host.deployment.root.delegate("dev").delegate("team").leaf("x", UnikernelDestroy(), Constraints(once=True))
+    vmmd = daemon(host, second_thoughts)
+    try:
+        assert host.ask(leaf) == Failure("expected success when adding policy, got: no")
+        again = host.ask(leaf)
+    finally:
+        vmmd.close()
+    assert isinstance(again, Failure)
+    assert ("used before" in again.text) == bool(accepted)
 
 
 def test_what_av5_cannot_say_is_refused_by_name(host: Host) -> None:
