@@ -29,6 +29,7 @@ _LARGEST_FILE = 64 * 1024 * 1024
 _SUFFIXES = (".crl", ".pem", ".der")
 _BEGIN = b"-----BEGIN "
 _EMPTY = Revocations()
+_MOST_RESOLVED = 4096  # issuers whose list is known without looking; delegations make new ones as they like
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class RevocationLists:
 
     def _keep(self, der: bytes, crl: Crl, issuer: CertificateFacts, delegation: str, now: datetime) -> None:
         owner = hashlib.sha256(delegation.encode()).hexdigest()[:16]
-        series = hashlib.sha256(issuer.spki_sha256 + issuer.subject).hexdigest()[:32]
+        series = _series(issuer)
         stop = int(issuer.not_after.timestamp())
         self._drop_expired(now)
         own = [name for name in self._pushed if name.startswith(owner)]
@@ -128,12 +129,15 @@ class RevocationLists:
     def _in_force(self, issuer: CertificateFacts, now: datetime) -> Crl | None:
         key = (issuer.spki_sha256, issuer.subject)
         if key not in self._resolved:
+            if len(self._resolved) >= _MOST_RESOLVED:
+                self._resolved.clear()
             self._resolved[key] = self._resolve(issuer, now)
         return self._resolved[key]
 
     def _resolve(self, issuer: CertificateFacts, now: datetime) -> Crl | None:
         best: Crl | None = None
-        pushed = [crl for crl in self._pushed.values() if crl.issuer == issuer.subject]
+        series = _series(issuer)  # namesakes may push as much as they like: nobody else looks at it
+        pushed = [crl for name, crl in self._pushed.items() if name.split("-")[1] == series]
         for crl in (*self._by_issuer.get(issuer.subject, ()), *pushed):
             highest = self._store.crl_number(issuer.spki_sha256, issuer.subject)
             reasons = judge_crl(crl, issuer, now=now, highest_number=highest)
@@ -163,6 +167,11 @@ class RevocationLists:
     def _changed(self) -> None:
         self.generation += 1
         self._resolved.clear()
+
+
+def _series(issuer: CertificateFacts) -> str:
+    """What the lists of one issuer go by, as part of a file's name."""
+    return hashlib.sha256(issuer.spki_sha256 + issuer.subject).hexdigest()[:32]
 
 
 def _end_of(name: str) -> int:
