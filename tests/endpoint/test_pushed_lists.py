@@ -1,6 +1,7 @@
 """Lists that CAs push: bounded for each delegation, and gone with their issuers."""
 
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -49,3 +50,25 @@ def test_p40_lists_of_expired_issuers_make_room(lists: RevocationLists, tmp_path
         push(lists, root.delegate("dev", not_after=NOW + HOUR), 1)
     push(lists, root.delegate("dev"), 1, now=NOW + 2 * HOUR)
     assert len(files(tmp_path)) == 1
+
+
+def test_p40_namesakes_do_not_make_others_look_at_their_lists(
+    lists: RevocationLists, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Authority.root()
+    victim, enemy = root.delegate("dev"), root.delegate("enemy")
+    for number in range(3):
+        push(lists, enemy.delegate("dev"), number + 100)
+    push(lists, victim, 1)
+    caplog.clear()
+    found = lists.view([victim.facts], NOW).find(victim.facts.spki_sha256, victim.facts.subject)
+    assert found is not None
+    assert found.number == 1
+    assert caplog.messages == []
+
+
+def test_p04_issuers_without_lists_are_not_remembered_for_ever(lists: RevocationLists) -> None:
+    issuer = Authority.root().facts
+    for number in range(10_000):
+        lists.view([replace(issuer, spki_sha256=number.to_bytes(32, "big"))], NOW)
+    assert len(lists._resolved) <= 4096
