@@ -24,6 +24,19 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     )
 
 
+def update_command() -> "click.Command":
+    """``update`` through TLS: two certificates are signed, one to ask and one to create."""
+    from albatross_pki.client.options import destination_option, output_options, remote_options, server_of, signer_of
+    from albatross_pki.client.remote import send_one_shot
+    from albatross_pki.client.update_cli import Send, update_command
+
+    def sender(how: dict[str, Any]) -> Send:
+        signer, server = signer_of(how), server_of(how)
+        return lambda typed, on_success, on_data: send_one_shot(typed, signer, server, on_success, on_data)
+
+    return update_command(sender, [destination_option(default="localhost:1025"), *remote_options(), *output_options()])
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -44,7 +57,7 @@ def program() -> "click.Command":
     )
     group = ClientProgram(
         "albatross-client-bistro",
-        commands,
+        {**commands, "update": update_command},
         help="One command, signed in memory with your delegation and sent to a host through TLS.",
     )
     return click.version_option(message=version.TEXT)(group)

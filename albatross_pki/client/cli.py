@@ -109,6 +109,26 @@ def _certificate_command() -> "click.Command":
     )
 
 
+def _update_command() -> "click.Command":
+    from albatross_pki.client.options import destination_option, local_options, output_options, remote_options
+    from albatross_pki.client.update_cli import Send, update_command
+
+    def sender(how: dict[str, Any]) -> Send:
+        if how["destination"] is None:
+            from albatross_pki.client.local import send_locally
+
+            return lambda typed, *take: send_locally(typed, how["tmpdir"], how["socket"], *take)
+        if how["socket"] is not None:
+            raise AlbatrossError("the options --destination and --socket are mutually exclusive")
+        from albatross_pki.client.options import server_of, signer_of
+        from albatross_pki.client.remote import send_one_shot
+
+        signer, server = signer_of(how), server_of(how)
+        return lambda typed, *take: send_one_shot(typed, signer, server, *take)
+
+    return update_command(sender, [*local_options(), destination_option(), *remote_options(), *output_options()])
+
+
 def _inspect_command() -> "click.Command":
     import click
 
@@ -165,6 +185,7 @@ def program() -> "click.Command":
     others = {
         "certificate": _certificate_command,
         "inspect": _inspect_command,
+        "update": _update_command,
         "generate": lambda: _provision("generate"),
         "sign": lambda: _provision("sign"),
     }

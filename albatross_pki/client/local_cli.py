@@ -24,6 +24,18 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     )
 
 
+def update_command() -> "click.Command":
+    """``update`` over the sockets of this host."""
+    from albatross_pki.client.local import send_locally
+    from albatross_pki.client.options import local_options, output_options
+    from albatross_pki.client.update_cli import Send, update_command
+
+    def sender(how: dict[str, Any]) -> Send:
+        return lambda typed, on_success, on_data: send_locally(typed, how["tmpdir"], how["socket"], on_success, on_data)
+
+    return update_command(sender, [*local_options(), *output_options()])
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -39,7 +51,10 @@ def program() -> "click.Command":
 
     group = ClientProgram(
         "albatross-client-local",
-        client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), local_options),
+        {
+            **client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), local_options),
+            "update": update_command,
+        },
         help="Commands for the daemons of this host, over their unix sockets.",
     )
     return click.version_option(message=version.TEXT)(group)
