@@ -194,7 +194,11 @@ class Daemon:
         assert self.process is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(Exception), Connection(self.socket("vmmd.sock")):
+            with (
+                contextlib.suppress(Exception),
+                Connection(self.socket("vmmd.sock")),
+                Connection(self.socket("extended.sock")),
+            ):
                 return
             assert self.process.poll() is None, self.log()
             time.sleep(0.02)

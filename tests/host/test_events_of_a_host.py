@@ -338,7 +338,7 @@ def test_p21_killed_at_any_point_the_record_agrees_with_the_state(tmp_path: File
         with contextlib.suppress(Exception):
             scenario(host.start(), Model())
         assert host.process is not None
-        if host.process.poll() is None:  # it did not come to this point so often
+        if host.process.poll() is None:  # it did not come to this point so often, or is about to be gone
             host.kill()
         assert replayed(on_disk(host.dbdir)) == (set(wanted(host)), with_process(host))
         before = on_disk(host.dbdir)
@@ -370,10 +370,13 @@ def test_p21_one_who_comes_back_after_a_crash_has_heard_each_event_once(tmp_path
             with contextlib.suppress(Exception):
                 scenario(host, Model())
             heard += stream
+        assert host.process is not None
+        host.process.wait(timeout=20)
         survivor = Daemon(tmp_path)
         survivor.prefix = host.prefix
         try:
             survivor.start()
+            survivor.running()  # it answers, so both sockets are there
             known = {each["id"] for each in heard}
             since = datetime.fromisoformat(heard[-1]["time"])
             heard += [each for each in asked_locally(survivor, ":", Events(since)) if each.get("id", "") not in known]
