@@ -17,10 +17,13 @@ Text goes to standard error through ``printable``, so that no file name or peer 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.text import printable
+
+if TYPE_CHECKING:
+    from click import ClickException
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -78,6 +81,14 @@ def say(kind: str, text: str) -> None:
     print(f"{kind}: {printable(text, _MESSAGE_LIMIT)}", file=sys.stderr)  # noqa: T201
 
 
+def report_command_line(error: "ClickException") -> None:
+    """Write what click says about a command line, in our form, with the help page as its hint."""
+    say("error", _as_sentence(error.format_message()))
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        say("hint", f"{context.command_path} --help")
+
+
 def _report_foreign(error: Exception) -> int:
     """Report what is not ours: click's errors, the system's, and defects; returns the exit status."""
     import click
@@ -90,10 +101,7 @@ def _report_foreign(error: Exception) -> int:
         print(error.format_message(), file=sys.stderr)  # noqa: T201
         return int(ExitCode.USAGE)
     if isinstance(error, click.ClickException):
-        say("error", _as_sentence(error.format_message()))
-        context = getattr(error, "ctx", None)
-        if context is not None:
-            say("hint", f"{context.command_path} --help")
+        report_command_line(error)
         return int(ExitCode.USAGE)
     if isinstance(error, OSError):
         place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""

@@ -89,7 +89,10 @@ def parse_time(text: str) -> datetime:
         return datetime.combine(moment.date(), time(), UTC)
     if moment.tzinfo is None:
         raise BadValue(f"couldn't parse timestamp: {wanted}; yours has no offset, write Z for UTC", text)
-    moment = moment.astimezone(UTC)
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError as error:  # the first and the last day, with an offset that leads out of the calendar
+        raise BadValue(f"couldn't parse timestamp: {wanted}", text) from error
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

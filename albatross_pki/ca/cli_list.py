@@ -11,20 +11,22 @@ import click
 from albatross_pki.ca import cli_options as options
 from albatross_pki.ca.finding import shown_name
 from albatross_pki.ca.ledger import Issued, LedgerView, read_ledger, write_time
-from albatross_pki.console_script import say
+from albatross_pki.console_script import report_command_line, say
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.text import printable
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+LONGEST = timedelta(days=366 * 1000)
 NEEDS, FRESH, MISSING, BROKEN = 0, 1, 2, 255
 
 
 def parse_duration(text: str) -> timedelta:
-    """``30d``, ``12h``, ``2w``, ``90m``, ``45s``."""
+    """``30d``, ``12h``, ``2w``, ``90m``, ``45s``; never more than ``LONGEST``, as dates end with the year 9999."""
     match = re.fullmatch(r"(\d{1,9})([smhdw])", text, re.ASCII)
     if match is None:
         raise AlbatrossError(f"{printable(text)!r} is not a time span", hint="30d, 12h, 2w")
-    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+    seconds = int(match.group(1)) * _UNITS[match.group(2)]
+    return timedelta(seconds=min(seconds, LONGEST.days * 86400))
 
 
 @click.command("list")
@@ -80,7 +82,18 @@ def _as_table(rows: list[tuple[Issued, str]]) -> str:
     return "".join([template % row for row in cells])
 
 
-@click.command("needs-renewal")
+class StatusCommand(click.Command):
+    """A command whose statuses are answers: what cannot be parsed must not end with one of them, either."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            report_command_line(error)
+            ctx.exit(BROKEN)
+
+
+@click.command("needs-renewal", cls=StatusCommand)
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--expires-in", metavar="SPAN|PERCENT", default="33%", show_default=True, help="30d, or 33% of its life.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the exit status.")
