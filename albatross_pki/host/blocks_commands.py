@@ -84,8 +84,13 @@ class BlockCommands:
         change, confirm = supervisor.book.remembering(rights.policies, datetime.now(UTC))
         self._blocks.add(name, size_mb)
         supervisor.tree.add_block(name, size_mb)
-        if change.fresh:
-            supervisor.state.remember(change)
+        try:
+            if change.fresh:
+                supervisor.state.remember(change)
+        except AlbatrossError:  # what is refused has not happened
+            self._blocks.remove(name)
+            supervisor.tree.remove_block(name)
+            raise
         confirm()
         supervisor.events.tell(name, BlockCreated(size_mb), rights.by)
 

@@ -26,7 +26,7 @@ from albatross_pki.host.events_stream import stream_events
 from albatross_pki.host.images import Source
 from albatross_pki.host.reports import host_document, status_documents, unikernel_infos
 from albatross_pki.host.rights import Rights
-from albatross_pki.host.supervisor import Supervisor
+from albatross_pki.host.supervisor import DoesNotEnd, Supervisor
 from albatross_pki.names import Name
 from albatross_pki.policy.constraints import command_word
 from albatross_pki.replies import Failure, Policies, Success, Text, UnikernelImage, Unikernels
@@ -118,7 +118,7 @@ class Commands:
             answer = await handler(request, request.command, conversation)
         except AlbatrossError as error:
             log.warning("error while processing command: %s %s: %s", word, request.name, printable(str(error)))
-            effect = Effect.CHANGED if isinstance(error, DidNotComeUp) else Effect.NONE
+            effect = Effect.CHANGED if isinstance(error, DidNotComeUp | DoesNotEnd) else Effect.NONE
             return Outcome(False, effect, error.message), Failure(failure_text(error))
         except (OSError, MemoryError) as error:
             log.exception("error while processing command: %s %s", word, request.name)

@@ -99,6 +99,10 @@ class Ended:
     at: datetime
 
 
+class DoesNotEnd(Refused):
+    """A process that was told to end, and killed, and is still there: what was asked for is half done."""
+
+
 class Supervisor:
     """All unikernels of one host."""
 
@@ -238,13 +242,13 @@ class Supervisor:
     # ending
 
     async def end_process(self, unikernel: Unikernel) -> None:
-        """End the process of a unikernel that is told to end; raises ``Refused`` if it cannot be ended."""
+        """End the process of a unikernel that is told to end; raises ``DoesNotEnd``."""
         running = unikernel.running
         if running is None:
             return
         faults.reach("end.before-signal")
         if await end(running.process, grace=self.patience.stop, kill_grace=self.patience.kill) is None:
-            raise Refused(
+            raise DoesNotEnd(
                 [f"the process {running.process.pid} of {unikernel.name} does not end"],
                 hint="it is stuck in the kernel: look at dmesg",
             )
