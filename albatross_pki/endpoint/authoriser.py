@@ -39,7 +39,7 @@ from albatross_pki.authorised import (
 from albatross_pki.commands import UnikernelCreate
 from albatross_pki.endpoint.audit import AuditLog, NotRecorded, authorised_entry, request_entry
 from albatross_pki.endpoint.bounds import AuthoriserBounds
-from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image
+from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image, read_spool
 from albatross_pki.endpoint.issuers import Issuers
 from albatross_pki.endpoint.judging import (
     Judged,
@@ -264,7 +264,7 @@ class Authoriser:
         return await self.daemons.ask(authorised, spool)
 
     def _take_list(self, judged: Judged, authorised: AuthorisedRequest, spool: int, now: datetime) -> Handed:
-        octets = os.pread(spool, self.bounds.crl_octets + 1, 0)
+        octets = read_spool(spool, self.bounds.crl_octets + 1)
         delegation = authorised.policies[0].path.labels[0] if authorised.policies else ""
         crl = self.lists.push(octets, judged.cas, delegation, now)
         self.end_revoked()

@@ -263,11 +263,19 @@ def _content(descriptor: int, limit: int) -> bytes:
     size = os.fstat(descriptor).st_size
     if size > limit:
         raise Refused([f"{size} octets are too many for this host's albatrossd (at most {limit})"])
+    return read_spool(descriptor, size)
+
+
+def read_spool(descriptor: int, most: int) -> bytes:
+    """At most ``most`` of the octets that an endpoint spooled, as they are now; raises ``Refused``."""
     pieces: list[bytes] = []
     position = 0
-    while position < size and (piece := os.pread(descriptor, _PIECE, position)):
-        pieces.append(piece)
-        position += len(piece)
+    try:
+        while position < most and (piece := os.pread(descriptor, min(_PIECE, most - position), position)):
+            pieces.append(piece)
+            position += len(piece)
+    except OSError as error:
+        raise Refused([f"what was spooled cannot be read: {os.strerror(error.errno or 0).lower()}"]) from error
     return b"".join(pieces)
 
 

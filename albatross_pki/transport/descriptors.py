@@ -28,7 +28,8 @@ def refuse_unless_file(descriptor: int, own_directory: str) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NoFile("the descriptor that came is not one of a file")
-        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        if flags & os.O_ACCMODE == os.O_WRONLY or flags & getattr(os, "O_PATH", 0):
             raise NoFile("the descriptor that came cannot be read")
         if _type(descriptor) == _FUSE and os.stat(own_directory).st_dev != status.st_dev:
             raise NoFile("the descriptor that came is of a file that a process answers for")

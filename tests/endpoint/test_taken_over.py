@@ -94,6 +94,10 @@ def write_only() -> list[int]:
     return [descriptor]
 
 
+def path_only() -> list[int]:
+    return [os.open(__file__, os.O_PATH)]
+
+
 def none() -> list[int]:
     return []
 
@@ -107,7 +111,7 @@ def nine() -> list[int]:
 
 
 @pytest.mark.parametrize("command", ["create", "crl-update"])
-@pytest.mark.parametrize("make", [directory, pipe, connection, zeros, write_only, none, eight, nine])
+@pytest.mark.parametrize("make", [directory, pipe, connection, zeros, write_only, path_only, none, eight, nine])
 def test_p37_a_spool_that_is_no_file_does_nothing(site: Site, make: Callable[[], list[int]], command: str) -> None:
     dev = site.root.delegate("dev")
     leaf = create(dev) if command == "create" else dev.leaf(None, CrlUpdate())
