@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from albatross_pki.client import version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import click
 
     from albatross_pki.command_line import TypedCommand
@@ -16,12 +18,33 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     from albatross_pki.client.receive import receive
     from albatross_pki.client.remote import send_one_shot
 
+    wait = _waiting(typed, how)
     receive(
         reception_of(how),
         typed.name,
         typed.command,
         lambda on_success, on_data: send_one_shot(typed, signer_of(how), server_of(how), on_success, on_data),
     )
+    wait()
+
+
+def _waiting(typed: "TypedCommand", how: dict[str, Any]) -> "Callable[[], None]":
+    """What comes after the answer; options that do not fit are refused before anything is sent."""
+    if not (how.get("wait") or how.get("wait_for") or how.get("rollback_on_failure")):
+        return lambda: None
+    from albatross_pki.client.options import server_of, signer_of
+    from albatross_pki.client.remote import send_one_shot
+    from albatross_pki.client.wait import Waiting, patience_of
+
+    patience, signer, server = patience_of(how), signer_of(how), server_of(how)
+
+    def wait() -> None:
+        if patience is not None:
+            Waiting(
+                lambda asked, *take: send_one_shot(asked, signer, server, *take), typed.name, server.host, patience
+            ).wait()
+
+    return wait
 
 
 def update_command() -> "click.Command":

@@ -53,6 +53,8 @@ def _write_request(typed: "TypedCommand", how: dict[str, Any]) -> None:
     from albatross_pki.request.image import DEFAULT_LEVEL, with_image
     from albatross_pki.request.make import write_request
 
+    if how.get("wait") or how.get("wait_for") or how.get("rollback_on_failure"):
+        raise AlbatrossError("nothing is sent with --csr, so there is nothing to wait for")
     command, binding = typed.command, None
     if isinstance(command, UnikernelCreate) and typed.image is not None:
         config, binding = with_image(

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from albatross_pki.client import version
+from albatross_pki.errors import AlbatrossError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import click
 
     from albatross_pki.command_line import TypedCommand
@@ -16,12 +19,34 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     from albatross_pki.client.options import reception_of
     from albatross_pki.client.receive import receive
 
+    wait = _waiting(typed, how)
     receive(
         reception_of(how),
         typed.name,
         typed.command,
         lambda on_success, on_data: send_locally(typed, how["tmpdir"], how["socket"], on_success, on_data),
     )
+    wait()
+
+
+def _waiting(typed: "TypedCommand", how: dict[str, Any]) -> "Callable[[], None]":
+    """What comes after the answer; options that do not fit are refused before anything is sent."""
+    if not (how.get("wait") or how.get("wait_for") or how.get("rollback_on_failure")):
+        return lambda: None
+    from albatross_pki.client.local import send_locally
+    from albatross_pki.client.wait import Waiting, patience_of
+
+    patience = patience_of(how)
+    if how["socket"] is not None:
+        raise AlbatrossError("--wait asks another socket than --socket", hint="name the directory with --tmpdir")
+
+    def wait() -> None:
+        if patience is not None:
+            Waiting(
+                lambda asked, *take: send_locally(asked, how["tmpdir"], None, *take), typed.name, "localhost", patience
+            ).wait()
+
+    return wait
 
 
 def update_command() -> "click.Command":

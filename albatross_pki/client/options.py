@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from albatross_pki.client.credentials import Signer
     from albatross_pki.client.receive import Reception
     from albatross_pki.client.remote import Server
+    from albatross_pki.client.wait import Sign
 
 DIRECTORY = click.Path(exists=True, file_okay=False)
 DEFAULT_TMPDIR = "/run/albatross"
@@ -117,6 +118,7 @@ def server_identity_options() -> list[click.Parameter]:
 
 
 EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
+    "create": lambda: _waiting(),
     "console": lambda: [_lines()],
     "stats": lambda: [_lines()],
     "events": lambda: [_lines(), _follow(), _json()],
@@ -127,6 +129,22 @@ EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
 
 def _lines() -> click.Option:
     return click.Option(["--lines"], type=click.IntRange(1), help="End after so many lines.")
+
+
+def _waiting() -> list[click.Parameter]:
+    def sign(text: str) -> "Sign":
+        from albatross_pki.client.wait import parse_sign
+
+        return parse_sign(text)
+
+    return [
+        click.Option(["--wait"], is_flag=True, help="Wait until it runs, and has not ended a second later."),
+        click.Option(["--wait-for"], type=Parsed("tcp:port|http:url", sign), help="Wait until this answers, too."),
+        click.Option(
+            ["--wait-seconds"], type=click.FloatRange(0), default=60.0, show_default=True, help="Wait no longer."
+        ),
+        click.Option(["--rollback-on-failure"], is_flag=True, help="Else back to what ran before (implies --wait)."),
+    ]
 
 
 def _follow() -> click.Option:
