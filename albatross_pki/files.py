@@ -26,10 +26,11 @@ STANDARD = "-"  # standard input or output in place of a file name
 
 
 class FileExists(AlbatrossError):
-    """Something of that name is there already; ``path`` is its name."""
+    """Something of that name is there already; ``path`` is its name, ``option`` what would replace it."""
 
-    def __init__(self, path: str, option: str = "--force") -> None:
-        super().__init__(f"{path} exists already", hint=f"remove it, or say {option} to replace it")
+    def __init__(self, path: str, option: str | None = None) -> None:
+        way_out = "remove it, or choose another name" if option is None else f"remove it, or say {option} to replace it"
+        super().__init__(f"{path} exists already", hint=way_out)
         self.path = path
 
 
@@ -100,6 +101,15 @@ def make_file(path: str, content: bytes, mode: int, *, replace: bool = False, di
         raise FileExists(path)
     directory = os.path.dirname(path) or "."
     temporary = os.path.join(directory, f".new-{secrets.token_hex(8)}")
+    try:
+        _make_beside(temporary, path, content, mode, replace, disk)
+        sync_directory(directory, disk)
+    except OSError as error:
+        # people know the name that they asked for, and a full disk names none
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+def _make_beside(temporary: str, path: str, content: bytes, mode: int, replace: bool, disk: Disk) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -118,7 +128,6 @@ def make_file(path: str, content: bytes, mode: int, *, replace: bool = False, di
     finally:
         if os.path.lexists(temporary):
             disk.unlink(temporary)
-    sync_directory(directory, disk)
 
 
 def sync_directory(directory: str, disk: Disk = DISK) -> None:

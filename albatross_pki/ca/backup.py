@@ -11,27 +11,38 @@ import os
 import tarfile
 from datetime import datetime
 
+from albatross_pki.ca.issuer import WrongKey
+from albatross_pki.ca.keys import is_encrypted, open_key
 from albatross_pki.ca.ledger import LEDGER_MODE, Ledger, ledger_path, write_time
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import PRIVATE, PUBLIC, make_file, read_file
 from albatross_pki.journal.log import verify
+from albatross_pki.keys import spki_digest
+from albatross_pki.pem import certificates
+from albatross_pki.policy.certificates import read_certificate
 
 _SIZE_LIMIT = 1 << 30
 _NAMES = {"cacert.pem": PUBLIC, "db": 0o644, "db.ledger": LEDGER_MODE, "ca.key": PRIVATE}
 
 
 def make_backup(cacert: str, database: str, key: str | None, archive: str, now: datetime) -> str:
-    """Write ``archive``; returns the ledger's head, which belongs on paper beside it."""
-    with Ledger.open(database, now=now):  # nobody signs meanwhile
-        found = verify(ledger_path(database))
-        if not found.good:
-            raise Refused([f"the ledger does not verify: {problem}" for problem in found.problems])
+    """Write ``archive``; returns the ledger's head, which belongs on paper beside it.
+
+    The ledger must be that of ``cacert``, and so must the key, unless it is encrypted and cannot be compared.
+    """
+    if os.path.lexists(archive):
+        raise AlbatrossError(f"{archive} exists already", hint="backups are never replaced: choose another name")
+    signer = read_certificate(certificates(read_file(cacert), cacert)[0])
+    if key is not None and not is_encrypted(key) and spki_digest(open_key(key).public_key()) != signer.spki_sha256:
+        raise WrongKey(f"{cacert}: public key of certificate {signer.title} doesn't match private key")
+    with Ledger.of(signer.spki_sha256.hex(), signer.title, database, now=now) as ledger:  # nobody signs meanwhile
+        head = ledger.check()
         contents = {"cacert.pem": read_file(cacert), "db.ledger": read_file(ledger_path(database), _SIZE_LIMIT)}
         contents["db"] = read_file(database, _SIZE_LIMIT) if os.path.exists(database) else b""
         if key is not None:
             contents["ca.key"] = read_file(key)
     make_file(archive, _pack(contents, now), PRIVATE)
-    return found.head
+    return head
 
 
 def _pack(contents: dict[str, bytes], now: datetime) -> bytes:

@@ -78,11 +78,21 @@ def read_signer(cacert: str, key: str, root: str | None, passphrase_file: str | 
     return issuer
 
 
-def refuse_existing(*paths: str, force: bool) -> None:
-    """Refuse early, before anything is recorded, what could not be written later."""
+def refuse_unwritable(*paths: str, force: bool = False, option: str | None = None) -> None:
+    """Refuse early, before anything is recorded, what could not be written later.
+
+    ``option`` is what would replace a file, if the verb has one.
+    """
     for path in paths:
-        if path != STANDARD and not force and os.path.lexists(path):
-            raise FileExists(path)
+        if path == STANDARD:
+            continue
+        if not force and os.path.lexists(path):
+            raise FileExists(path, option)
+        directory = os.path.dirname(path) or "."
+        if not os.path.isdir(directory):
+            raise AlbatrossError(f"{path}: there is no directory {directory}")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise AlbatrossError(f"{path}: no file can be made in {os.path.abspath(directory)}")
 
 
 def role_from(word: str | None) -> Role:

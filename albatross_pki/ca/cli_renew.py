@@ -63,13 +63,12 @@ def renew(
     issuer = options.read_signer(cacert, key, root, passphrase_file)
     old = read_certificate(certificates(read_file(certificate), certificate)[0])
     if new_key is not None:
-        options.refuse_existing(new_key, force=False)
+        options.refuse_unwritable(new_key)
     made = generate_key(KeyType(key_type)) if new_key is not None else None
     root_protected = new_key is not None and is_self_signed(old) and is_encrypted(key)
     passphrase = ask_passphrase(new_key or "", passphrase_file, twice=True) if root_protected else None
     target = output or certificate
-    if output is not None:
-        options.refuse_existing(output, force=False)
+    options.refuse_unwritable(target, force=output is None)
     with Ledger.open(database, now=now) as ledger:
         check_renewable(old, issuer, ledger.view)
         chosen = Dialect(dialect) if dialect is not None else stored_dialect(database)

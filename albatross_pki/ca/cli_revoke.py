@@ -73,6 +73,7 @@ def _by_file(path: str, ca: str | None, ledger: Ledger, reason: str, time: str) 
 @click.option("--days", type=options.days_type, default=30, show_default=True, help="When the next list comes.")
 @click.option("--pem", is_flag=True, help="PEM instead of DER.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, allow_dash=True), help="Instead of NAME.crl.")
+@click.option("--first", is_flag=True, help="The CA has signed nothing with this database yet.")
 @options.root_option
 @options.passphrase_option
 def crl(
@@ -82,12 +83,15 @@ def crl(
     days: int,
     pem: bool,
     output: str | None,
+    first: bool,
     root: str | None,
     passphrase_file: str | None,
 ) -> None:
     """Make the list of everything that KEY revoked, for the servers; an older list is replaced.
 
     Any CA of a chain has its own list: the root's is about delegations, a delegation's about what it signed itself.
+    A ledger that was changed, or that has nothing of this CA (--first), is refused: its list would take back
+    revocations.
 
     \b
         albatross-provision-ca crl cacert.pem db ca.key
@@ -100,7 +104,12 @@ def crl(
     lifetime = options.days(days)
     assert lifetime is not None
     target = output or f"{parse_label(issuer.certificate.common_name or 'ca')}.crl"
-    with Ledger.open(database, now=now) as ledger:
+    options.refuse_unwritable(target, force=True)
+    opened = (
+        Ledger.open(database, now=now) if first else Ledger.of(issuer_key, issuer.certificate.title, database, now=now)
+    )
+    with opened as ledger:
+        ledger.check()
         number = next_number(ledger.view.crl_numbers.get(issuer_key, 0), now)
         made = make_crl(issuer, listed(ledger.view, issuer_key, now), number, now, lifetime)
         ledger.record(

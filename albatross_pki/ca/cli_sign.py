@@ -73,7 +73,7 @@ def generate(
     """
     parse_label(name)
     parse_label(server)
-    options.refuse_existing(options.ROOT_NAME, f"{server}.pem", force=force)
+    options.refuse_unwritable(options.ROOT_NAME, f"{server}.pem", force=force, option="--force")
     now = options.utc_now()
     chosen = Dialect(dialect or "native")
     if not host_names and chosen is Dialect.NATIVE:
@@ -177,7 +177,7 @@ def sign(
     allowances = Allowances(share_label, reuse_label, revoke_older)
     plan = make_plan(request, issuer, terms, now)
     target = output or output_name(plan)
-    options.refuse_existing(target, force=force)
+    options.refuse_unwritable(target, force=force, option="--force")
     options.tell(plan_words(plan, request, issuer))
     with Ledger.open(database, now=now, dialect=terms.dialect) as ledger:
         certified = issue_plan(

@@ -8,6 +8,7 @@ whoever is killed in between has recorded something that nobody got, never the o
 A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from albatross_pki.ca.database import append, line_for
-from albatross_pki.errors import AlbatrossError
+from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import DISK, Disk
-from albatross_pki.journal.log import BadJournal, Journal, parse_entries, read_journal
+from albatross_pki.journal.log import BadJournal, Journal, parse_entries, read_journal, verify
 from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.text import printable
 
@@ -152,6 +153,13 @@ class LedgerView:
         position = Issued._fields.index(member)
         return [item for item in self.issued if item[position] == value]
 
+    def knows(self, issuer_key: str) -> bool:
+        """Whether anything in the ledger was done with the key of this digest; a root's own certificate was."""
+        if issuer_key in self.crl_numbers or any(key == issuer_key for key, _ in self.revocations):
+            return True
+        position = Issued._fields.index("issuer")
+        return any(item[position] == issuer_key for item in self.issued)
+
     def is_revoked(self, certificate: Issued) -> bool:
         return (certificate.issuer, certificate.serial) in self.revocations
 
@@ -185,6 +193,16 @@ def stored_dialect(database: str) -> Dialect:
     return Dialect.NATIVE
 
 
+class StrangeLedger(AlbatrossError):
+    """A ledger, there or not, in which the CA at hand has done nothing."""
+
+    def __init__(self, database: str, title: str) -> None:
+        super().__init__(
+            f"{ledger_path(database)} has nothing that {title} issued",
+            hint="name the database that it signs with: albatross-provision-ca list DB shows what one has",
+        )
+
+
 class Ledger:
     """An open ledger and its database; a context manager that holds the ledger's lock."""
 
@@ -204,6 +222,30 @@ class Ledger:
             journal.close()
             raise
         return cls(database, journal, disk)
+
+    @classmethod
+    def of(cls, issuer_key: str, title: str, database: str, *, now: datetime) -> Self:
+        """Open the ledger of ``database``, which must be that of the CA with this key; raises ``StrangeLedger``.
+
+        What is made of a ledger that knows nothing of its CA, a list for instance, would take back what was decided.
+        """
+        if not os.path.lexists(ledger_path(database)):
+            raise StrangeLedger(database, title)
+        ledger = cls.open(database, now=now)
+        if not ledger.view.knows(issuer_key):
+            ledger.close()
+            raise StrangeLedger(database, title)
+        return ledger
+
+    def check(self) -> str:
+        """The head, if every line follows from the one before it; raises ``Refused``."""
+        found = verify(self._journal.path)
+        if not found.good:
+            raise Refused(
+                [f"the ledger does not verify: {problem}" for problem in found.problems],
+                hint=f"albatross-provision-ca ledger verify {self.database}",
+            )
+        return found.head
 
     @cached_property
     def view(self) -> LedgerView:

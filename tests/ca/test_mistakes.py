@@ -1,9 +1,11 @@
 """What goes wrong in an operator's hands: absurd numbers, the wrong database, places that cannot be written."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from albatross_pki.journal.log import read_entries
 from tests.ca.programs import Program
 
 
@@ -25,3 +27,79 @@ def test_needs_renewal_never_answers_what_was_not_asked(dev: Path, ca: Program) 
         said = ca("needs-renewal", *wrong, check=False)
         assert said.status == 255
         assert "hint: albatross-provision-ca needs-renewal --help" in said.err
+
+
+def test_p14_a_list_is_not_made_from_a_database_that_knows_nothing_of_its_issuer(
+    dev: Path, ca: Program, ask: Program
+) -> None:
+    """Its number would be the highest there is, and it would take every revocation back."""
+    ca("revoke", "db", "dev")
+    said = ca("crl", "cacert.pem", "typo", "ca.key", check=False)
+    assert said.status == 124
+    assert 'has nothing that "ca" issued' in said.err
+    assert not Path("typo.ledger").exists(), "a slip of the finger leaves nothing behind"
+    ask("info")
+    ca("sign", "dev.pem", "dev.db", "dev.key", "path-info.req", "--as=leaf")
+    assert ca("crl", "cacert.pem", "dev.db", "ca.key", check=False).status == 124
+    assert not Path("ca.crl").exists()
+    ca("crl", "dev.pem", "other.db", "dev.key", "--first")
+    ca("crl", "dev.pem", "other.db", "dev.key")
+    assert ca("crl", "cacert.pem", "db", "ca.key").err.count("revokes 1 certificate") == 1
+
+
+def test_p14_a_list_is_not_made_from_a_ledger_that_was_changed(dev: Path, ca: Program) -> None:
+    ca("revoke", "db", "dev")
+    ca("crl", "cacert.pem", "db", "ca.key")
+    lines = Path("db.ledger").read_text().splitlines(keepends=True)
+    Path("db.ledger").write_text("".join(line for line in lines if '"revoked"' not in line))
+    said = ca("crl", "cacert.pem", "db", "ca.key", check=False)
+    assert said.status == 124
+    assert "the ledger does not verify" in said.err
+
+
+@pytest.mark.parametrize("key", ["server.key", "dev.key"])
+def test_a_backup_holds_the_key_of_its_certificate(dev: Path, ca: Program, key: str) -> None:
+    said = ca("backup", "cacert.pem", "db", key, "ca.backup", check=False)
+    assert said.status == 124
+    assert "doesn't match" in said.err
+    assert not Path("ca.backup").exists()
+
+
+def test_a_backup_holds_the_ledger_of_its_certificate(dev: Path, ca: Program) -> None:
+    said = ca("backup", "cacert.pem", "typo", "ca.key", "ca.backup", check=False)
+    assert said.status == 124
+    assert 'has nothing that "ca" issued' in said.err
+    assert not Path("ca.backup").exists()
+    assert not Path("typo.ledger").exists()
+
+
+def test_a_backup_that_is_there_is_not_replaced_and_no_option_is_promised(dev: Path, ca: Program) -> None:
+    ca("backup", "cacert.pem", "db", "ca.key", "ca.backup")
+    said = ca("backup", "cacert.pem", "db", "ca.key", "ca.backup", check=False)
+    assert "exists already" in said.err
+    assert "--force" not in said.err
+    assert "--force" not in ca("renew", "cacert.pem", "db", "ca.key", "dev.pem", "--new-key=dev.key", check=False).err
+
+
+@pytest.mark.parametrize("place", ["nowhere/x", "locked/x"])
+def test_what_could_not_be_written_is_not_recorded(dev: Path, ca: Program, place: str) -> None:
+    Path("locked").mkdir(mode=0o500)
+    if place.startswith("locked") and os.geteuid() == 0:
+        Path("locked").rmdir()
+        Path("locked").write_text("for root, no directory is locked: this one is a file")
+    before = list(read_entries("db.ledger"))
+    for words in (
+        ("sign", "cacert.pem", "db", "ca.key", "dev.req", "--as=delegation"),
+        ("renew", "cacert.pem", "db", "ca.key", "dev.pem"),
+        ("crl", "cacert.pem", "db", "ca.key"),
+    ):
+        said = ca(*words, "-o", place, check=False)
+        assert said.status == 124
+        assert place in said.err
+        assert ".new-" not in said.err
+    assert list(read_entries("db.ledger")) == before
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_asked_for(workplace: Path, ask: Program) -> None:
+    said = ask("info", "--key-type=p256", "-o", "nowhere/info.req", check=False)
+    assert said.err == "error: nowhere/info.req: no such file or directory\n"
