@@ -15,6 +15,9 @@ def backup(cacert: str, database: str, key: str, archive: str) -> None:
 
     The key is copied as it is, encrypted or not; one on a token stays there. Keep the head that is printed elsewhere:
     it shows later that the backup is the one that was made.
+
+    \b
+        albatross-provision-ca backup cacert.pem db ca.key ca.backup
     """
     in_file = None if key.startswith(PKCS11) else key
     head = make_backup(cacert, database, in_file, archive, options.utc_now())
@@ -32,6 +35,9 @@ def restore(archive: str, directory: str, database: str) -> None:
 
     What was issued after the backup is not in it: compare with the servers (ledger reconcile), and revoke what is not
     known. CRL numbers go on rising.
+
+    \b
+        albatross-provision-ca restore ca.backup new-laptop
     """
     head = restore_backup(archive, directory, database, options.utc_now())
     click.echo(f"head {head}")

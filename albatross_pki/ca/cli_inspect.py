@@ -18,6 +18,9 @@ def inspect(files: tuple[str, ...], as_json: bool) -> None:
 
     Of a request or certificate that makes a unikernel run, the digests that --only-image and --only-deployment take
     are shown too. Nothing is judged: that is what verify does.
+
+    \b
+        albatross-provision-ca inspect dev.req
     """
     documents = [document for file in files for document in inspect_file(read_file(file), file)]
     if as_json:

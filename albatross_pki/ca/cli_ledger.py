@@ -28,7 +28,11 @@ def ledger() -> None:
 @click.argument("database", metavar="DB", type=click.Path(dir_okay=False))
 @options.json_option
 def show(database: str, as_json: bool) -> None:
-    """Every entry of DB.ledger, oldest first."""
+    """Every entry of DB.ledger, oldest first.
+
+    \b
+        albatross-provision-ca ledger show db
+    """
     path = ledger_path(database)
     try:
         for entry in read_entries(path):
@@ -50,6 +54,9 @@ def verify(database: str, head: str | None) -> None:
     """Check the chain of hashes, and that the database has every certificate of the ledger.
 
     Prints the head: keep it elsewhere, and nobody can change what stands before it unnoticed.
+
+    \b
+        albatross-provision-ca ledger verify db
     """
     path = ledger_path(database)
     try:
@@ -96,6 +103,9 @@ def reconcile_audits(cacert: str, database: str, audits: tuple[str, ...]) -> int
         0    every certificate of this CA that was used is in the ledger
         116  some is not, or was used after its revocation
         124  an audit log does not verify
+
+    \b
+        albatross-provision-ca ledger reconcile cacert.pem db audit.log
     """
     facts = [read_certificate(der) for der in certificates(read_file(cacert), cacert)]
     signer = facts[0]

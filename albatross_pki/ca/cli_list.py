@@ -35,7 +35,11 @@ def parse_duration(text: str) -> timedelta:
 @click.option("--good", is_flag=True, help="Only certificates that are neither revoked nor expired.")
 @options.json_option
 def list_issued(database: str, expiring: str | None, good: bool, as_json: bool) -> None:
-    """What was issued with this database: serial, kind, name, until when, state."""
+    """What was issued with this database: serial, kind, name, until when, state.
+
+    \b
+        albatross-provision-ca list db --expiring 30d
+    """
     view = read_ledger(database)
     now = options.utc_now()
     rows = with_states(view, write_time(now))
@@ -106,6 +110,9 @@ def needs_renewal(file: str, expires_in: str, quiet: bool) -> int:
         1    it does not
         2    there is no such file
         255  anything else
+
+    \b
+        albatross-provision-ca needs-renewal dev.pem --expires-in 30d && echo 'time to renew'
     """
     try:
         return _renewal_status(file, expires_in, quiet)

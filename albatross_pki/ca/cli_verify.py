@@ -61,6 +61,9 @@ def verify(
 
     A bundle that begins with a delegation is judged as something that leaves will stand below; one that begins with a
     server's certificate as clients judge it (--host says whom they look for).
+
+    \b
+        albatross-provision-ca verify hello.pem --ca cacert.pem --crl ca.crl
     """
     now = parse_time(at) if at is not None else options.utc_now()
     anchors = read_anchors([der for root in roots for der in certificates(read_file(root), root)])

@@ -25,6 +25,18 @@ NEVER_IN_A_LEAF = ("remove-policy", "stats-add", "stats-remove")  # typed all th
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096", "rsa")
 
 
+_DELEGATION_HELP = """A delegation: a CA certificate with this policy.
+
+\b
+    albatross-provision-request delegation dev 2 --mem 64 --cpu 0 --bridge service
+"""
+_CREATE_HELP = """Run an image as a unikernel.
+
+\b
+    albatross-provision-request create web web.spt --mem 32 --net service --arg=--ipv4=10.0.0.2/24
+"""
+
+
 def file_options(*replace: str) -> list[click.Parameter]:
     """What every verb has: which key, which files, which dialect. ``replace`` spells the option to replace files."""
     spellings = [*(replace or ("--overwrite", "--force")), "overwrite"]
@@ -140,7 +152,11 @@ def permissions(name: str, **values: Any) -> None:
     ]
 )
 def server(name: str, host_names: tuple[str, ...], **values: Any) -> None:
-    """The certificate of a server, for the names and addresses that clients use."""
+    """The certificate of a server, for the names and addresses that clients use.
+
+    \b
+        albatross-provision-request server server --server-name unikernels.example.org
+    """
     from albatross_pki.request.csr import Wanted
     from albatross_pki.request.make import write_request
 
@@ -165,12 +181,16 @@ def _program() -> click.Group:
     for command in protocol_commands(_submit, (*WORDS, *NEVER_IN_A_LEAF), _command_options):
         group.add_command(command)
     for command in protocol_commands(_submit, ("create",), _create_options):
+        command.help = _CREATE_HELP
         group.add_command(command)
     delegation_words = ("add-policy", "replace-policy")
     for command in protocol_commands(_submit, delegation_words, _delegation_options):
         command.help = "A delegation: a CA certificate with this policy."
         group.add_command(command)
-    group.add_command(group.commands["add-policy"], "delegation")
+    for command in protocol_commands(_submit, ("add-policy",), _delegation_options):
+        command.name, command.params[0].metavar = "delegation", "LABEL"
+        command.help = _DELEGATION_HELP
+        group.add_command(command)
     for command in (permissions, server, events, crl_update):
         group.add_command(command)
     return click.version_option(package_name="albatross-pki", prog_name="albatross-provision-request")(group)

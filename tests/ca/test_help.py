@@ -14,6 +14,8 @@ def test_each_verb_of_the_ca_has_help(ca: Program, verb: str) -> None:
     said = ca(*verb.split(), "--help").out
     assert said.startswith("Usage: albatross-provision-ca")
     assert len(said.splitlines()) > 4
+    examples = [line for line in said.splitlines() if line.startswith(f"      albatross-provision-ca {verb} ")]
+    assert examples or verb == "ledger", "every verb shows a command to type"
 
 
 @pytest.mark.parametrize("verb", sorted(provision_request.commands))
@@ -32,3 +34,14 @@ def test_what_cannot_be_parsed_ends_with_124(ca: Program, arguments: tuple[str, 
     assert said.status == 124
     assert said.err.startswith("error: ")
     assert "\nhint: albatross-provision-ca" in said.err
+
+
+def test_a_wrong_delegation_is_told_about_the_word_that_was_typed(ask: Program) -> None:
+    said = ask("delegation", "../x", "1", check=False)
+    assert "invalid value for 'LABEL'" in said.err
+    assert "hint: albatross-provision-request delegation --help" in said.err
+
+
+@pytest.mark.parametrize("verb", ["create", "delegation", "permissions", "server"])
+def test_requests_that_need_thought_have_an_example(ask: Program, verb: str) -> None:
+    assert f"\n      albatross-provision-request {verb} " in ask(verb, "--help").out
