@@ -1,9 +1,9 @@
 """The revocation lists that the authoriser goes by: those of the operator's directory, and those that CAs pushed.
 
-``refresh`` looks at the directory when its contents changed. Which list of which issuer is in force is decided when
-an issuer is met in a chain, because only then its key is known (``policy.revocation`` has the rules): of all lists with
-its name, those that its key signed count, and of these the one with the highest number, which must not be below the
-highest ever seen. The answer is kept until lists change.
+``refresh`` looks at the directory when its contents changed; what cannot be read, or is half written, stays as it was.
+Which list of which issuer is in force is decided when an issuer is met in a chain, because only then its key is known
+(``policy.revocation`` has the rules): of all lists with its name, those that its key signed count, and of these the one
+with the highest number, which must not be below the highest ever seen. The answer is kept until lists change.
 
 A pushed list (``push``) must be signed by a CA of the chain that pushes it; it is kept in a directory of our own,
 within bounds, and goes when its issuer's certificate expires. The operator's directory has no such bounds.
@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from albatross_pki.endpoint.bounds import AuthoriserBounds
@@ -34,6 +34,10 @@ _MOST_RESOLVED = 4096  # issuers whose list is known without looking; delegation
 log = logging.getLogger(__name__)
 
 
+class DirectoryUnusable(AlbatrossError):
+    """The operator's directory of lists cannot be read: nobody would know what is revoked."""
+
+
 class RevocationLists:
     """Both kinds of lists. ``generation`` grows with every change, so that sessions can be looked at again."""
 
@@ -46,21 +50,31 @@ class RevocationLists:
         self._store = store
         self._bounds = bounds
         self._signature: object = None
+        self._files: dict[str, Crl] = {}
         self._by_issuer: dict[bytes, list[Crl]] = {}
         self._pushed: dict[str, Crl] = {}
         self._resolved: dict[tuple[bytes, bytes], Crl | None] = {}
+        if directory is not None and _signature(directory) is None:
+            raise DirectoryUnusable(f"the directory of revocation lists {directory} cannot be read")
         os.makedirs(pushed_directory, mode=0o700, exist_ok=True)
         self._load_pushed(datetime.now(UTC))
         self.refresh()
 
     def refresh(self, *, force: bool = False) -> bool:
         """Read the operator's directory again if it changed; whether it did."""
+        if self._directory is None:
+            return False
         signature = _signature(self._directory)
         if signature == self._signature and not force:
             return False
         self._signature = signature
+        try:
+            self._files = _read_directory(self._directory, self._files)
+        except OSError as error:
+            log.error("%s cannot be read, its lists stay in force: %s", self._directory, error.strerror)
+            return False
         found: dict[bytes, list[Crl]] = defaultdict(list)
-        for name, crl in _read_directory(self._directory):
+        for name, crl in self._files.items():
             log.info("revocation list %s: number %d, %d entries", printable(name), crl.number, len(crl.serials))
             found[crl.issuer].append(crl)
         self._by_issuer = dict(found)
@@ -179,29 +193,36 @@ def _end_of(name: str) -> int:
     return int(name.rpartition("-")[2].removesuffix(".der"))
 
 
-def _signature(directory: str | None) -> object:
-    if directory is None:
-        return None
+def _signature(directory: str) -> object:
+    """What changes when the directory or a file of it does; ``None`` if it cannot be read."""
     try:
-        with os.scandir(directory) as entries:
-            return sorted(
-                (entry.name, entry.stat().st_mtime_ns, entry.stat().st_size, entry.stat().st_ino) for entry in entries
-            )
+        return [(name, _stamp(os.path.join(directory, name))) for name in sorted(os.listdir(directory))]
+    except OSError:
+        return None
+
+
+def _stamp(path: str) -> object:
+    try:
+        status = os.stat(path)
     except OSError as error:
-        log.error("cannot read the directory of revocation lists %s: %s", directory, error)
-        return "unreadable"
+        return error.errno
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read_directory(directory: str | None) -> list[tuple[str, Crl]]:
-    found = []
-    for name in sorted(os.listdir(directory)) if directory is not None and os.path.isdir(directory) else ():
+def _read_directory(directory: str, before: Mapping[str, Crl]) -> dict[str, Crl]:
+    """The lists in ``directory`` by file name; a file that cannot be read counts as it was ``before``."""
+    found = {}
+    for name in sorted(os.listdir(directory)):
         if not name.endswith(_SUFFIXES) or name.startswith("."):
             continue
         try:
-            octets = read_file(os.path.join(directory or "", name), _LARGEST_FILE)
-            found.append((name, read_crl(_der(octets, name))))
+            octets = read_file(os.path.join(directory, name), _LARGEST_FILE)
+            found[name] = read_crl(_der(octets, name))
         except (AlbatrossError, OSError) as error:
-            log.error("revocation list %s cannot be read: %s", printable(name), error)
+            kept = "the one before stays in force" if name in before else "it is not in force"
+            log.error("revocation list %s cannot be read, %s: %s", printable(name), kept, error)
+            if name in before:
+                found[name] = before[name]
     return found
 
 
