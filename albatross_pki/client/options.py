@@ -78,6 +78,7 @@ def local_options() -> list[click.Parameter]:
 
 def remote_options() -> list[click.Parameter]:
     return [
+        host_option(),
         _file("--ca", "ca.pem", "Your certificate and those above it."),
         _file("--ca-key", "ca.key", "Its private key."),
         click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", help="Of the one-time key."),
@@ -101,6 +102,31 @@ def destination_option(default: str | None = None) -> click.Option:
         show_default=True,
         help="The host's TLS endpoint.",
     )
+
+
+def host_option() -> click.Option:
+    return click.Option(
+        ["--host"],
+        is_eager=True,  # it says what the others are
+        expose_value=False,
+        callback=_take_host,
+        envvar="ALBATROSS_HOST",
+        show_envvar=True,
+        help="A host by its name in hosts.toml; what is typed beside it comes first.",
+    )
+
+
+def _take_host(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+    """Make what the file says about a host the defaults of the other options, before their environment variables."""
+    if name is None:
+        return
+    from albatross_pki.client.hosts import named_host
+
+    options = named_host(name).options
+    ctx.default_map = {**(ctx.default_map or {}), **options}
+    for parameter in ctx.command.params:
+        if parameter.name in options:
+            parameter.envvar = None  # a host that was named is not mixed with another one's surroundings
 
 
 def server_options() -> list[click.Parameter]:
