@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -246,28 +247,45 @@ class Daemon:
         """The pids of all unikernels of this host (with that letter), whoever their parent is."""
         return titled(self.prefix + letter)
 
+    def recorded(self) -> set[int]:
+        """The pids of unikernels that the state knows, whatever their labels: titles end with the recorded token."""
+        database = os.path.join(self.dbdir, "albatross.sqlite")
+        if not os.path.exists(database):
+            return set()
+        with (
+            contextlib.suppress(sqlite3.DatabaseError),
+            contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection,
+        ):
+            tokens = tuple(f".{row[0]}" for row in connection.execute("SELECT token FROM processes"))
+            return {pid for pid, title in processes() if title.endswith(tokens)} if tokens else set()
+        return set()
+
     def close(self) -> None:
         """Leave no process behind."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        for pid in self.unikernels():
+        left = self.unikernels() | self.recorded()
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while self.unikernels() and time.monotonic() < deadline:
+        while left & {pid for pid, _ in processes()} and time.monotonic() < deadline:
             time.sleep(0.01)
 
 
-def titled(prefix: str) -> set[int]:
-    """The pids of processes whose title begins so; zombies are none."""
-    found = set()
+def processes() -> Iterator[tuple[int, str]]:
+    """Every process of this machine that is no zombie, with its title."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 title, state = FilePath(f"/proc/{entry}/stat").read_text().partition("(")[2].rsplit(")", 1)
-                if title.startswith(prefix) and state.split()[0] != "Z":
-                    found.add(int(entry))
-    return found
+                if state.split()[0] != "Z":
+                    yield int(entry), title
+
+
+def titled(prefix: str) -> set[int]:
+    """The pids of processes whose title begins so."""
+    return {pid for pid, title in processes() if title.startswith(prefix)}
 
 
 @contextlib.contextmanager
