@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from albatross_pki.client.files import MAX_IMAGE
+from albatross_pki.client.files import MAX_IMAGE, BadFile
 from albatross_pki.client.progress import Meter
 from albatross_pki.client.update import (
     REDIRECTS,
@@ -96,13 +96,21 @@ def _store(answer: HTTPResponse, target: BinaryIO, what: str, limit: int, meter:
             if size > limit:
                 raise BuildServerError(f"{what}: the image has more than {limit} octets")
             hashed.update(octets)
-            target.write(octets)
+            _write(target, octets)
             meter.add(len(octets))
     finally:
         meter.done()
     if promised is not None and size != promised:
         raise BuildServerError(f"{what}: the download ended after {size} of {promised} octets")
     return Binary(hashed.digest(), size)
+
+
+def _write(target: BinaryIO, octets: bytes) -> None:
+    """A disk of ours that is full is no fault of the server."""
+    try:
+        target.write(octets)
+    except OSError as error:
+        raise BadFile(target.name, (error.strerror or "cannot be written").lower()) from error
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def update_command(sender: Callable[[dict[str, Any]], Send], options: list[click
 def _parameters() -> list[click.Parameter]:
     url = Parsed("url", parse_url)
     return [
-        click.Argument(["name"], type=NAME, metavar="UNIKERNEL", required=False),
+        click.Argument(["name"], type=NAME, metavar="[UNIKERNEL]", required=False),
         click.Option(["--all", "everything"], is_flag=True, help="Every unikernel (below the given path)."),
         click.Option(
             ["--http-host"],

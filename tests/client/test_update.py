@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
 from albatross_pki.client import build_server
+from albatross_pki.client.files import BadFile
 from albatross_pki.client.local_cli import program
 from albatross_pki.client.update import (
     Binary,
@@ -183,6 +185,14 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     with Builds(long) as builds, Daemon(vmmd, [RUNNING]):
         assert run(builds, "dev:hello") == 118
     assert "more than 100 octets" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_not_the_servers_fault() -> None:
+    with Builds(pages(HELLO, TICKER)) as builds, open("/dev/full", "wb", buffering=0) as full:
+        server = build_server.BuildServer(builds.url)
+        update = server.update_of(INFO.digest, None)
+        with pytest.raises(BadFile, match="/dev/full: no space left on device"):
+            server.download(update, cast(BinaryIO, full))
 
 
 def test_nobody_listens(run: Run, vmmd: Path, capsys: pytest.CaptureFixture[str]) -> None:
