@@ -117,7 +117,13 @@ def reconcile_audits(cacert: str, database: str, audits: tuple[str, ...]) -> int
         checked = verify_journal(audit)
         if not checked.good:
             raise Refused([f"{audit}: {problem}" for problem in checked.problems])
-        entries += list(read_entries(audit))
+        held = list(read_entries(audit))
+        if held and held[0].get("kind") == "opened":
+            raise AlbatrossError(
+                f"{audit}: is the ledger of a CA, not an audit log",
+                hint="servers have audit.log in the state directory of albatross-authorise",
+            )
+        entries += held
     keys = frozenset(item.spki_sha256.hex() for item in own)
     digests = frozenset(item.digest.hex() for item in own)  # a renewed certificate of the same key counts as well
     seen, findings = reconcile(view, keys, digests, entries, is_root=is_root)

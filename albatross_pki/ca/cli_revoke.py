@@ -35,7 +35,11 @@ def revoke(database: str, what: str, reason: str, every: bool, ca: str | None) -
         if os.path.isfile(what):
             revoked = _by_file(what, ca, ledger, reason, write_time(now))
         else:
-            found = to_revoke(find_certificates(ledger.view, what), ledger.view, what, now, every=every)
+            meant = find_certificates(ledger.view, what)
+            if not meant:
+                hint = f"albatross-provision-ca list {database}"
+                raise Refused([f"the ledger has no certificate {what!r}"], hint=hint)
+            found = to_revoke(meant, ledger.view, what, now, every=every)
             revoked = [Revoked(item.serial, item.issuer, reason, write_time(now)) for item in found]
             options.tell([f"revoking {item.role} {shown_name(item)} (serial {item.serial})" for item in found])
         ledger.record_revoked(revoked)

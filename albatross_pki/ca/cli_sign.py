@@ -180,6 +180,10 @@ def sign(
     options.refuse_unwritable(target, force=force, option="--force")
     options.tell(plan_words(plan, request, issuer))
     with Ledger.open(database, now=now, dialect=terms.dialect) as ledger:
+        if ledger.view.issued and not ledger.view.knows(issuer.certificate.spki_sha256.hex()):
+            options.note(
+                f"{database}.ledger has nothing that {issuer.certificate.title} issued so far: it is another CA's"
+            )
         certified = issue_plan(
             plan,
             issuer,

@@ -87,10 +87,14 @@ def read_request(octets: bytes, place: str) -> RequestFacts:
 def _request_der(octets: bytes, place: str) -> bytes:
     if octets[:1] == b"\x30":
         return octets
-    blocks = [block for block in read_blocks(octets, place) if block.label in (REQUEST, "NEW CERTIFICATE REQUEST")]
-    if len(blocks) != 1:
-        raise BadRequest(place, f"holds {len(blocks)} signing requests, not one")
-    return blocks[0].der
+    blocks = read_blocks(octets, place)
+    requests = [block for block in blocks if block.label in (REQUEST, "NEW CERTIFICATE REQUEST")]
+    if len(requests) > 1:
+        raise BadRequest(place, f"holds {len(requests)} signing requests, not one")
+    if not requests:
+        held = " and ".join(dict.fromkeys(f"a {block.label.lower()}" for block in blocks))
+        raise BadRequest(place, f"a signing request is wanted, and it holds {held or 'nothing in PEM'}")
+    return requests[0].der
 
 
 def _read(der: bytes, place: str) -> RequestFacts:

@@ -33,6 +33,8 @@ def append(path: str, expected: Sequence[bytes], new: Sequence[bytes], disk: Dis
         missing = _mend_end(descriptor, expected, disk)
         disk.write(descriptor, b"".join([*missing, *new]))
         disk.fsync(descriptor)
+    except OSError as error:  # the system names no file where a descriptor was written
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(descriptor)
 

@@ -53,9 +53,7 @@ def shown_name(item: Issued) -> str:
 
 
 def to_revoke(found: list[Issued], view: LedgerView, text: str, now: datetime, *, every: bool) -> list[Issued]:
-    """Those of ``found`` that can be revoked, one unless ``every``; raises ``Refused`` with the choice there is."""
-    if not found:
-        raise Refused([f"the ledger has no certificate {text!r}"], hint="albatross-provision-ca list DB")
+    """Those of ``found``, never none, that can be revoked, one unless ``every``; ``Refused`` names the choice."""
     if any(item.role == Role.ROOT.value for item in found):
         raise Refused(["a root cannot be revoked by a list of its own"], hint="take it away from every server")
     good = [item for item in found if view.is_current(item, now)]

@@ -119,8 +119,11 @@ class Journal:
         if not lines:
             return self.head
         self._failed = True
-        self._disk.write(self._descriptor, b"\n".join(lines) + b"\n")
-        self._disk.fsync(self._descriptor)
+        try:
+            self._disk.write(self._descriptor, b"\n".join(lines) + b"\n")
+            self._disk.fsync(self._descriptor)
+        except OSError as error:  # the system names no file where a descriptor was written
+            raise OSError(error.errno, error.strerror, self.path) from error
         self._failed = False
         self.entries, self.head = number, head
         return head

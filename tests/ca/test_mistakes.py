@@ -1,5 +1,6 @@
 """What goes wrong in an operator's hands: absurd numbers, the wrong database, places that cannot be written."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -103,3 +104,47 @@ def test_what_could_not_be_written_is_not_recorded(dev: Path, ca: Program, place
 def test_a_place_that_cannot_be_written_is_named_as_it_was_asked_for(workplace: Path, ask: Program) -> None:
     said = ask("info", "--key-type=p256", "-o", "nowhere/info.req", check=False)
     assert said.err == "error: nowhere/info.req: no such file or directory\n"
+
+
+def test_the_database_of_another_ca_is_noticed(dev: Path, ca: Program, ask: Program) -> None:
+    ask("info")
+    said = ca("sign", "dev.pem", "db", "dev.key", "path-info.req", "--as=leaf")
+    assert 'note: db.ledger has nothing that "dev" issued so far' in said.err
+    again = ca("sign", "dev.pem", "db", "dev.key", "path-info.req", "--as=leaf", "--force")
+    assert "so far" not in again.err
+
+
+def test_only_audit_logs_are_reconciled(dev: Path, ca: Program) -> None:
+    """What is no audit log shows no thief, and that must not look like good news."""
+    said = ca("ledger", "reconcile", "cacert.pem", "db", "db.ledger", check=False)
+    assert said.status == 124
+    assert "db.ledger: is the ledger of a CA, not an audit log" in said.err
+
+
+@pytest.mark.parametrize(
+    ("file", "holds"),
+    [
+        ("cacert.pem", "a certificate"),
+        ("ca.key", "a private key"),
+        ("db", "nothing in PEM"),
+        ("/dev/null", "nothing in PEM"),
+    ],
+)
+def test_a_file_in_the_wrong_place_is_called_what_it_is(dev: Path, ca: Program, file: str, holds: str) -> None:
+    said = ca("sign", "cacert.pem", "db", "ca.key", file, "--as=delegation", check=False)
+    assert f"{file}: a signing request is wanted, and it holds {holds}" in said.err
+
+
+def test_hints_name_the_database_at_hand(dev: Path, ca: Program) -> None:
+    assert "hint: albatross-provision-ca list db\n" in ca("revoke", "db", "nobody", check=False).err
+
+
+def test_a_full_disk_is_named(dev: Path, ca: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, octets: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("albatross_pki.files.os.write", full)
+        said = ca("sign", "cacert.pem", "db", "ca.key", "dev.req", "--as=delegation", "--force", check=False)
+    assert said.err.endswith("error: db.ledger: no space left on device\n")
+    assert ca("ledger", "verify", "db").status == 0
