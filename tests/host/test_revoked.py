@@ -11,6 +11,7 @@ from albatross_pki.extensions import Start, Status
 from albatross_pki.host import revoked as module
 from albatross_pki.host.revoked import Revocation
 from albatross_pki.host.rights import Rights
+from albatross_pki.host.state import StateError
 from albatross_pki.names import Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Text
@@ -119,6 +120,27 @@ async def test_d10_what_cannot_be_stopped_keeps_the_policy_for_the_next_time(
         assert DEV.certificate in revocation.page(None).certificates
         assert (await revocation.revoke(revoked(DEV, stop=True))).succeeded
         assert phases(host) == ["stopped", "stopped", "running"]
+
+
+async def test_d10_what_died_between_stopping_and_forgetting_is_told_again(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inside(tmp_path) as host:
+        await populate(host)
+        with monkeypatch.context() as patch:
+            patch.setattr(host.state, "remember", broken)
+            outcome = await Revocation(host.supervisor).revoke(revoked(DEV, stop=True))
+        assert (outcome.succeeded, outcome.effect) == (False, Effect.UNKNOWN)
+    async with inside(tmp_path) as host:  # as after a crash: the state is what counts
+        revocation = Revocation(host.supervisor)
+        assert phases(host)[:2] == ["stopped", "stopped"]
+        assert DEV.certificate in revocation.page(None).certificates
+        assert (await revocation.revoke(revoked(DEV, stop=True))).text == "forgot 1 policies, stopped 0 unikernels"
+        assert DEV.certificate not in revocation.page(None).certificates
+
+
+def broken(_: object) -> None:
+    raise StateError("the state could not be written")
 
 
 async def test_p04_pages_are_bounded_and_complete(tmp_path: FilePath) -> None:
