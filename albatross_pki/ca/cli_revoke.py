@@ -104,6 +104,8 @@ def crl(
 
     now = options.utc_now()
     issuer = options.read_signer(cacert, key, root, passphrase_file)
+    if now < issuer.certificate.not_before:
+        raise AlbatrossError(f"{issuer.certificate.title} is not valid yet: is this machine's clock right?")
     issuer_key = issuer.certificate.spki_sha256.hex()
     lifetime = options.days(days)
     assert lifetime is not None

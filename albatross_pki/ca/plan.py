@@ -140,7 +140,7 @@ def make_plan(request: RequestFacts, issuer: Issuer, terms: Terms, now: datetime
     if not issuer.not_before <= now < issuer.not_after:
         wrong.append(f"{issuer.certificate.title} or a certificate above it is not valid now")
     if wrong:
-        raise Refused(wrong)
+        raise Refused(wrong, hint=_way_out(role, issuer))
     if now + lifetime - not_after > lifetime * WORTH_TELLING:
         notes.append(f"validity is cut to the issuer's: until {not_after:%Y-%m-%d %H:%M:%S} UTC")
     return Plan(
@@ -158,6 +158,14 @@ def make_plan(request: RequestFacts, issuer: Issuer, terms: Terms, now: datetime
         host_names=terms.host_names or request.host_names if role is Role.SERVER else (),
         notes=tuple(notes),
     )
+
+
+def _way_out(role: Role, issuer: Issuer) -> str | None:
+    """What to do where no request could become a CA below this signer."""
+    room = issuer.path_length_below
+    if not role.is_authority or issuer.is_permission or room is None or room >= 1:
+        return None
+    return f"have {issuer.certificate.title} signed again with --path-length 1 or more"
 
 
 def _role(request: RequestFacts, wanted: Role) -> Role:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,21 @@ def test_a_full_disk_is_named(dev: Path, ca: Program, monkeypatch: pytest.Monkey
         said = ca("sign", "cacert.pem", "db", "ca.key", "dev.req", "--as=delegation", "--force", check=False)
     assert said.err.endswith("error: db.ledger: no space left on device\n")
     assert ca("ledger", "verify", "db").status == 0
+
+
+def test_a_signer_without_room_below_it_is_told_how_to_get_some(dev: Path, ca: Program, ask: Program) -> None:
+    ask("delegation", "low", 1, "--mem=32")
+    ca("sign", "dev.pem", "dev.db", "dev.key", "low.req", "--as=delegation")
+    ask("permissions", "ci", "--permission=info")
+    said = ca("sign", "low.pem", "low.db", "low.key", "ci.req", "--as=delegation", check=False)
+    assert said.errors == ['"low" may not sign delegations: its path length is used up']
+    assert 'hint: have "low" signed again with --path-length 1 or more' in said.err
+    assert not Path("low.db.ledger").exists()
+
+
+def test_a_clock_that_was_set_back_makes_no_list(dev: Path, ca: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    monkeypatch.setattr("albatross_pki.ca.cli_options.utc_now", lambda: now - timedelta(days=400))
+    said = ca("crl", "cacert.pem", "db", "ca.key", check=False)
+    assert "clock" in said.err
+    assert not Path("ca.crl").exists()
