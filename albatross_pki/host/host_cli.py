@@ -23,6 +23,7 @@ from albatross_pki import __version__
 from albatross_pki.console_script import run as run_script
 from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError, ExitCode
+from albatross_pki.host.audit_cli import audit
 
 if TYPE_CHECKING:
     from albatross_pki.host.ensemble import Tls
@@ -39,6 +40,9 @@ class AlreadyRunning(AlbatrossError):
 @click.version_option(__version__, message="version %(version)s protocol version 5")
 def program() -> None:
     pass
+
+
+program.add_command(audit)
 
 
 def _directory(function: "click.decorators.FC") -> "click.decorators.FC":
