@@ -260,10 +260,16 @@ def _restart(name: Name, replace_arguments: bool, **settings: Any) -> TypedComma
 def _add_policy(
     path: Path, unikernels: int, memory_mb: int, cpu: Sequence[int], block_mb: int | None, bridges: Sequence[str]
 ) -> TypedCommand:
-    for option, number in (("UNIKERNELS", unikernels), ("--mem", memory_mb), ("--block", block_mb or 0)):
-        check_range(option, number, 0, MAX_NUMBER)
-    for number in cpu:
-        check_range("--cpu", number, 0, MAX_NUMBER)
+    numbers = [("UNIKERNELS", unikernels), ("--mem", memory_mb), ("--block", block_mb or 0)]
+    numbers += [("--cpu", number) for number in cpu]
+    wrong: list[str] = []
+    for option, number in numbers:
+        try:
+            check_range(option, number, 0, MAX_NUMBER)
+        except AlbatrossError as error:
+            wrong.append(error.message)
+    if wrong:
+        raise Refused(wrong)
     policy = Policy(frozenset(cpu) or frozenset({0}), unikernels, memory_mb, block_mb, frozenset(bridges))
     return TypedCommand(Name.of_path(path), PolicyAdd(policy))
 

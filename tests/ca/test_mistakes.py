@@ -167,3 +167,8 @@ def test_a_clock_that_was_set_back_makes_no_list(dev: Path, ca: Program, monkeyp
     said = ca("crl", "cacert.pem", "db", "ca.key", check=False)
     assert "clock" in said.err
     assert not Path("ca.crl").exists()
+
+
+def test_p31_every_number_of_a_policy_that_is_none_is_named(workplace: Path, ask: Program) -> None:
+    said = ask("delegation", "big", 10**11, f"--mem={10**11}", "--cpu=-1", "--block=-5", check=False)
+    assert [error.split()[0] for error in said.errors] == ["UNIKERNELS", "--mem", "--block", "--cpu"]
