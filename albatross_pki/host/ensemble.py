@@ -42,6 +42,10 @@ class DidNotStart(AlbatrossError):
     exit_code = ExitCode.INTERNAL
 
 
+class PlaceTaken(AlbatrossError):
+    """Somebody else listens where a program should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listening:
     """What shows that a program is ready: a unix socket's path, or a TCP address and port."""
@@ -116,6 +120,18 @@ def programs(
     )
 
 
+def _refuse_taken(program: Program) -> None:
+    """Raise ``PlaceTaken`` where somebody listens already: asked for a sign of life, they would answer for ours."""
+    for listening in program.ready:
+        if listening.answers():
+            place = listening.path or "{} port {}".format(*listening.address or ())
+            elsewhere = "directory" if listening.path else "port"
+            raise PlaceTaken(
+                f"{program.word} cannot start: {place} is in use by another program",
+                hint=f"end that program, or choose another {elsewhere}",
+            )
+
+
 def prepare(directory: str) -> str:
     """Make what is missing of ``directory``, private to its owner; returns its absolute path."""
     directory = os.path.abspath(directory)
@@ -147,8 +163,9 @@ class Ensemble:
     running: list[tuple[Program, "subprocess.Popen[bytes]"]] = field(default_factory=list)
 
     def start(self, wanted: Sequence[Program]) -> None:
-        """Start ``wanted`` in order; raises ``DidNotStart`` with the last words of the one that failed."""
+        """Start ``wanted`` in order; raises ``PlaceTaken``, or ``DidNotStart`` with the last words of that one."""
         for program in wanted:
+            _refuse_taken(program)
             self.running.append((program, self._spawn(program)))
             self._wait_until_ready(*self.running[-1])
         for program, process in self.running:

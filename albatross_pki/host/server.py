@@ -73,7 +73,7 @@ class Server:
             message = decode_message(payload)
         except MalformedMessage as error:
             log.warning("error while parsing data of %s: %s", peer, printable(str(error)))
-            await channel.send(encode_message(Message(Header(), Failure(f"malformed message: {error}"))))
+            await channel.send(encode_message(Message(Header(), Failure(str(error)))))
             return False
         command, header = message.payload, message.header
         if isinstance(command, StatsInitial):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from albatross_pki.host.ensemble import (
     DidNotStart,
     Ensemble,
     Listening,
+    PlaceTaken,
     Program,
     Tls,
     prepare,
@@ -76,6 +78,18 @@ def test_a_program_that_ends_while_it_starts_is_told_with_its_last_words(directo
         assert "log/listener.log" in (caught.value.hint or "")
     finally:
         ensemble.stop()
+
+
+def test_a_place_where_somebody_else_listens_is_not_taken_for_ready(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        taken = Program("listener", ("a", str(directory / "run" / "a.sock")), (Listening(address=("127.0.0.1", port)),))
+        ensemble = Ensemble(str(directory))
+        with pytest.raises(PlaceTaken, match=rf"127\.0\.0\.1 port {port} is in use by another program") as refused:
+            ensemble.start([taken])
+    assert "another port" in (refused.value.hint or "")
+    assert ensemble.running == []
+    assert not (directory / "order").exists(), "nothing was started"
 
 
 def test_a_program_that_is_not_installed_is_told(directory: Path) -> None:
