@@ -24,8 +24,8 @@ from albatross_pki.transport.alerts import CertificateRefused, ServerRefused, me
 from albatross_pki.transport.contexts import client_context
 from albatross_pki.transport.errors import ConnectionCut, TimedOut, TransportError, Unreachable
 from albatross_pki.transport.openssl import raise_certificate_list_limit, verified_chain
-from albatross_pki.transport.session import TlsSession
-from albatross_pki.wire.framing import END_OF_STREAM, FrameDecoder, frame
+from albatross_pki.transport.session import RECORD, TlsSession
+from albatross_pki.wire.framing import END_OF_STREAM, HEADER_OCTETS, FrameDecoder, frame
 
 __all__ = [
     "CertificateRefused",
@@ -40,7 +40,8 @@ CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30.0
 WAIT_SECONDS = 300.0  # a create is answered when the unikernel runs
 FRAME_LIMIT = 128 * 1024 * 1024
-CHUNK = 64 * 1024
+CHUNK = 8 * RECORD - HEADER_OCTETS  # octets; with its header a chunk fills its records
+_RAW = 64 * 1024  # octets of ``send_raw`` at a time
 _RECEIVE = 128 * 1024
 
 Judge = Callable[[list[bytes]], Sequence[str]]
@@ -122,7 +123,7 @@ class TlsConnection:
     def send_raw(self, octets: bytes, *, seconds: float = WAIT_SECONDS) -> bool:
         """Send octets that are no frame; for measuring against servers that know none."""
         view = memoryview(octets)
-        return all(self._send(view[start : start + CHUNK], seconds) for start in range(0, len(view), CHUNK))
+        return all(self._send(view[start : start + _RAW], seconds) for start in range(0, len(view), _RAW))
 
     def receive_frame(self, *, seconds: float | None = WAIT_SECONDS) -> bytes | None:
         """The next frame's payload; ``None`` at an orderly end, if there was an answer before it.

@@ -118,15 +118,30 @@ class TlsStream:
                 raise ConnectionCut(f"the client broke TLS: {_reason(error)}") from error
             if count is not None:
                 return count
-            try:
-                async with asyncio.timeout(self.bounds.idle_seconds):
-                    octets = await self._loop.sock_recv(self.socket, RECEIVE)
-            except TimeoutError as error:
-                raise TimedOut("waiting for the client", self.bounds.idle_seconds) from error
-            except OSError as error:
-                raise ConnectionCut("the client is gone") from error
-            self.received += len(octets)
-            self.session.feed(octets)
+            self.session.feed(self._received_now() or await self._received_later())
+
+    def _received_now(self) -> bytes:
+        """What is there already, which needs no timer; ``b""`` if that is nothing, or the end."""
+        try:
+            octets = self.socket.recv(RECEIVE)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise ConnectionCut("the client is gone") from error
+        self.received += len(octets)
+        return octets
+
+    async def _received_later(self) -> bytes:
+        """What comes within the idle timeout; ``b""`` at the end of the transport's stream."""
+        try:
+            async with asyncio.timeout(self.bounds.idle_seconds):
+                octets = await self._loop.sock_recv(self.socket, RECEIVE)
+        except TimeoutError as error:
+            raise TimedOut("waiting for the client", self.bounds.idle_seconds) from error
+        except OSError as error:
+            raise ConnectionCut("the client is gone") from error
+        self.received += len(octets)
+        return octets
 
     async def send(self, octets: bytes | memoryview) -> None:
         """Send all of ``octets``; raises ``TimedOut`` for a client that does not read, ``ConnectionCut``."""
