@@ -154,7 +154,10 @@ def _nothing_found(directory: str, candidates: tuple[str, str]) -> str:
 
 def _hint(abi: Abi) -> str:
     if abi.target is Target.HVT:
-        return "install Solo5's solo5-hvt in PATH or in the state directory (built from github.com/Solo5/solo5), or build the unikernel for spt"
+        return (
+            "build solo5-hvt from github.com/Solo5/solo5 and put it into the state directory or PATH,"
+            " or build the unikernel for spt"
+        )
     return (
         f"the embedded tender knows spt ABI version {EMBEDDED_ABI.version}; rebuild the unikernel with a current Solo5"
     )
