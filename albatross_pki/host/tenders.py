@@ -155,7 +155,7 @@ def _nothing_found(directory: str, candidates: tuple[str, str]) -> str:
 def _hint(abi: Abi) -> str:
     if abi.target is Target.HVT:
         return (
-            "build solo5-hvt from github.com/Solo5/solo5 and put it into the state directory or PATH,"
+            "install Solo5's solo5-hvt in PATH or the state directory (built from github.com/Solo5/solo5),"
             " or build the unikernel for spt"
         )
     return (
