@@ -1,15 +1,21 @@
 """Every command as it is typed, against real daemons: what it prints and what it ends with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.stage import HERE, played, prepare, transcripts
 from tests.cli.transcript import Exchange, matches, parse, rerecorded
-from tests.e2e.conftest import site
+from tests.e2e.conftest import running_site
 from tests.e2e.site import Site
 
-__all__ = ["site"]
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A host for each transcript, so that one that fails does not spoil the others."""
+    with running_site() as site:
+        yield site
 
 
 @pytest.mark.parametrize("name", transcripts())

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from tests.e2e.site import Site
 from tests.pki_builder import Authority, policy
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+@contextmanager
+def running_site() -> Iterator[Site]:
+    """A host that runs, and of which nothing is left afterwards."""
     # not below pytest's directory: names of unix sockets have 107 octets
     site = Site(Path(tempfile.mkdtemp(prefix="alba-e2e-")))
     try:
@@ -21,6 +23,12 @@ def site() -> Iterator[Site]:
         assert site.tenders() == []
     finally:
         site.destroy()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with running_site() as site:
+        yield site
 
 
 @pytest.fixture
