@@ -24,6 +24,7 @@ from albatross_pki.console_script import run as run_script
 from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host.audit_cli import audit
+from albatross_pki.host.bridges_cli import bridge
 
 if TYPE_CHECKING:
     from albatross_pki.host.ensemble import Tls
@@ -43,6 +44,7 @@ def program() -> None:
 
 
 program.add_command(audit)
+program.add_command(bridge)
 
 
 def _directory(function: "click.decorators.FC") -> "click.decorators.FC":

@@ -36,7 +36,7 @@ class NoSuchBridge(NetworkRefused):
         there = ", ".join(printable(each) for each in sorted(bridges)) or "none"
         super().__init__(
             f"bridge {printable(bridge)} does not exist (there are: {there})",
-            hint=f"ip link add {bridge} type bridge && ip link set {bridge} up" if valid_interface(bridge) else None,
+            hint=f"albatross-host bridge add {bridge}" if valid_interface(bridge) else None,
         )
         self.bridge, self.bridges = bridge, frozenset(bridges)
 

@@ -14,40 +14,36 @@ Everything else passes. A rule is a list of expressions; the kernel skips IPv6 e
 the transport header. Hosts drop fragmented neighbour discovery themselves (RFC 6980 5).
 
 Each tap has a table of its own, so that it is put up, replaced and taken away in one step.
-Source of the encoding: linux/netfilter/nf_tables.h.
 """
 
 import struct
 
-from albatross_pki.host.network_netlink import (
-    F_APPEND,
-    F_CREATE,
-    Netlink,
-    Request,
-    attribute,
-    attributes,
-    batch_mark,
-    be32,
-    nested,
-    text,
+from albatross_pki.host.network_netlink import F_APPEND, F_CREATE, Netlink, Request, attributes, be32, nested, text
+from albatross_pki.host.network_rules import (
+    DELTABLE,
+    FRAME,
+    GETTABLE,
+    L4PROTO,
+    NETWORK,
+    NEWCHAIN,
+    NEWRULE,
+    NEWTABLE,
+    NOT_EQUAL,
+    PROTOCOL,
+    TRANSPORT,
+    Rule,
+    drop,
+    family,
+    meta,
+    payload,
+    rule_body,
+    send_batch,
 )
 
-_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = ((_SUBSYSTEM << 8) | kind for kind in (0, 1, 2, 3, 6))
 _PREFIX = "albatross-"
-_BATCH_BEGIN, _BATCH_END = 16, 17
-_NETDEV = struct.pack("!BBH", 5, 0, 0)  # NFPROTO_NETDEV
+_NETDEV = family(5)  # NFPROTO_NETDEV
 _CHAIN = "from-unikernel"
 _PRIORITY = -500  # before everything else of the host
-_REGISTER = 1
-_VERDICT_REGISTER = 0
-_DROP = 0
-
-# bases of payload expressions
-_FRAME, _NETWORK, _TRANSPORT = 0, 1, 2
-# keys of meta expressions
-_PROTOCOL, _L4PROTO = 1, 16
-_EQUAL, _NOT_EQUAL = 0, 1
 
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 _VLAN_TAGS = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
@@ -57,8 +53,6 @@ _BRIDGE_GROUPS = (
     (b"\x01\x80\xc2\x00\x00\x20", b"\xff\xff\xff\xff\xff\xf0"),  # GARP and MRP
     (b"\x01\x00\x0c\xcc\xcc\xcc", b"\xff\xff\xff\xff\xff\xfe"),  # Cisco's discovery and spanning tree
 )
-
-Rule = list[bytes]
 
 
 def table_name(tap: str) -> str:
@@ -71,87 +65,43 @@ def install(netlink: Netlink, tap: str, mac: bytes) -> None:
     table = text(1, table_name(tap))
     hook = nested(4, be32(1, 0), be32(2, _PRIORITY), text(3, tap))  # ingress of one device
     chain = table + text(3, _CHAIN) + hook + be32(5, 1) + text(7, "filter")  # what no rule drops is accepted
-    _batch(
+    send_batch(
         netlink,
-        Request(_NEWTABLE, _NETDEV + table, F_CREATE),
-        Request(_DELTABLE, _NETDEV + table),
-        Request(_NEWTABLE, _NETDEV + table, F_CREATE),
-        Request(_NEWCHAIN, _NETDEV + chain, F_CREATE),
-        *(Request(_NEWRULE, _NETDEV + _rule(table, rule), F_CREATE | F_APPEND) for rule in rules(mac)),
+        Request(NEWTABLE, _NETDEV + table, F_CREATE),
+        Request(DELTABLE, _NETDEV + table),
+        Request(NEWTABLE, _NETDEV + table, F_CREATE),
+        Request(NEWCHAIN, _NETDEV + chain, F_CREATE),
+        *(Request(NEWRULE, _NETDEV + rule_body(table, _CHAIN, rule), F_CREATE | F_APPEND) for rule in rules(mac)),
     )
 
 
 def remove(netlink: Netlink, tap: str) -> None:
     """Take the filter of ``tap`` away, if there is one; raises ``NetlinkError``."""
     table = text(1, table_name(tap))
-    _batch(netlink, Request(_NEWTABLE, _NETDEV + table, F_CREATE), Request(_DELTABLE, _NETDEV + table))
+    send_batch(netlink, Request(NEWTABLE, _NETDEV + table, F_CREATE), Request(DELTABLE, _NETDEV + table))
 
 
 def filtered(netlink: Netlink) -> list[str]:
     """The taps for which there is a filter, whether they are still there or not; raises ``NetlinkError``."""
-    tables = (attributes(octets[len(_NETDEV) :]).get(1, b"") for octets in netlink.dump(_GETTABLE, _NETDEV))
+    tables = (attributes(octets[len(_NETDEV) :]).get(1, b"") for octets in netlink.dump(GETTABLE, _NETDEV))
     names = (table.rstrip(b"\0").decode("utf-8", "surrogateescape") for table in tables)
     return [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
 
 
 def rules(mac: bytes) -> list[Rule]:
     """What is dropped, each rule ending in its verdict."""
-    arp, ipv4, ipv6 = (_meta(_PROTOCOL, protocol) for protocol in (_ARP, _IPV4, _IPV6))
-    udp, icmp, icmpv6 = (_meta(_L4PROTO, protocol) for protocol in (_UDP, _ICMP, _ICMPV6))
+    arp, ipv4, ipv6 = (meta(PROTOCOL, protocol) for protocol in (_ARP, _IPV4, _IPV6))
+    udp, icmp, icmpv6 = (meta(L4PROTO, protocol) for protocol in (_UDP, _ICMP, _ICMPV6))
     conditions: list[Rule] = [
-        _payload(_FRAME, 6, mac, _NOT_EQUAL),  # 1
-        arp + _payload(_NETWORK, 8, mac, _NOT_EQUAL),
-        *(_payload(_FRAME, 0, group, mask=mask) for group, mask in _BRIDGE_GROUPS),  # 2
-        *(_payload(_FRAME, 12, tag) for tag in _VLAN_TAGS),  # 3
-        *(ipv6 + icmpv6 + _payload(_TRANSPORT, 0, kind) for kind in (b"\x86", b"\x89")),  # 4
-        *(ipv4 + icmp + _payload(_TRANSPORT, 0, kind) for kind in (b"\x09", b"\x05")),
-        ipv4 + udp + _payload(_TRANSPORT, 0, struct.pack("!H", 67)),  # 5
-        ipv4 + udp + _payload(_TRANSPORT, 2, struct.pack("!H", 68)),
-        ipv6 + udp + _payload(_TRANSPORT, 0, struct.pack("!H", 547)),
-        ipv6 + udp + _payload(_TRANSPORT, 2, struct.pack("!H", 546)),
+        payload(FRAME, 6, mac, NOT_EQUAL),  # 1
+        arp + payload(NETWORK, 8, mac, NOT_EQUAL),
+        *(payload(FRAME, 0, group, mask=mask) for group, mask in _BRIDGE_GROUPS),  # 2
+        *(payload(FRAME, 12, tag) for tag in _VLAN_TAGS),  # 3
+        *(ipv6 + icmpv6 + payload(TRANSPORT, 0, kind) for kind in (b"\x86", b"\x89")),  # 4
+        *(ipv4 + icmp + payload(TRANSPORT, 0, kind) for kind in (b"\x09", b"\x05")),
+        ipv4 + udp + payload(TRANSPORT, 0, struct.pack("!H", 67)),  # 5
+        ipv4 + udp + payload(TRANSPORT, 2, struct.pack("!H", 68)),
+        ipv6 + udp + payload(TRANSPORT, 0, struct.pack("!H", 547)),
+        ipv6 + udp + payload(TRANSPORT, 2, struct.pack("!H", 546)),
     ]
-    return [[*condition, _drop()] for condition in conditions]
-
-
-def _batch(netlink: Netlink, *requests: Request) -> None:
-    begin, end = batch_mark(_BATCH_BEGIN, _SUBSYSTEM), batch_mark(_BATCH_END, _SUBSYSTEM)
-    netlink.request(*requests, before=begin, after=end)
-
-
-def _rule(table: bytes, rule: Rule) -> bytes:
-    return table + text(2, _CHAIN) + nested(4, *rule)
-
-
-def _expression(name: str, *content: bytes) -> bytes:
-    return nested(1, text(1, name), nested(2, *content))
-
-
-def _value(kind: int, octets: bytes) -> bytes:
-    return nested(kind, attribute(1, octets))
-
-
-def _compare(value: bytes, operation: int) -> bytes:
-    return _expression("cmp", be32(1, _REGISTER), be32(2, operation), _value(3, value))
-
-
-def _meta(key: int, value: bytes) -> Rule:
-    """Packets of which what ``key`` stands for is ``value``."""
-    return [_expression("meta", be32(2, key), be32(1, _REGISTER)), _compare(value, _EQUAL)]
-
-
-def _payload(base: int, offset: int, value: bytes, operation: int = _EQUAL, mask: bytes | None = None) -> Rule:
-    """Packets with ``value`` at an offset from the beginning of a header, under ``mask``."""
-    load = _expression("payload", be32(1, _REGISTER), be32(2, base), be32(3, offset), be32(4, len(value)))
-    masked = [] if mask is None else [_masked(mask)]
-    return [load, *masked, _compare(value, operation)]
-
-
-def _masked(mask: bytes) -> bytes:
-    zero = bytes(len(mask))
-    registers = be32(1, _REGISTER) + be32(2, _REGISTER)
-    return _expression("bitwise", registers, be32(3, len(mask)), _value(4, mask), _value(5, zero))
-
-
-def _drop() -> bytes:
-    verdict = nested(2, nested(2, be32(1, _DROP)))
-    return _expression("immediate", be32(1, _VERDICT_REGISTER), verdict)
+    return [[*condition, drop()] for condition in conditions]

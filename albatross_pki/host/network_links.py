@@ -26,10 +26,12 @@ from albatross_pki.host.network_netlink import (
 )
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_NEWADDR, _GETADDR = 20, 22
 _NEWNEIGH, _GETNEIGH = 28, 30
 _LINK = struct.Struct("=BxHiII")  # family, kind of device, index, flags, which flags change
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
-_AF_BRIDGE, _AF_INET6 = 7, 10
+_ADDRESS_MESSAGE = struct.Struct("=BBBBi")  # family, length of the prefix, flags, scope, index
+_AF_INET, _AF_BRIDGE, _AF_INET6 = 2, 7, 10
 IFF_UP = 1
 
 # attributes of links
@@ -44,6 +46,9 @@ _GUARD, _LEARNING, _UNICAST_FLOOD, _ISOLATED, _LOCKED = 5, 8, 9, 33, 39
 _LLADDR, _NEIGHBOUR_MASTER = 2, 9
 _NOARP, _REACHABLE = 0x40, 0x02
 _MASTER_FLAG = 0x04
+
+# attributes of IP addresses
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 
 _COUNTERS = struct.Struct("=10Q")
 
@@ -170,7 +175,43 @@ def delete(netlink: Netlink, index: int) -> None:
     netlink.request(Request(_DELLINK, _LINK.pack(0, 0, index, 0, 0)))
 
 
-def add_bridge(netlink: Netlink, name: str) -> None:
-    """Make a bridge without spanning tree, which is the kernel's default, and set it up."""
-    content = text(_IFNAME, name) + nested(_LINKINFO, text(_KIND, "bridge"))
-    netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + content, F_CREATE | F_EXCL))
+def add_bridge(netlink: Netlink, name: str, *, address: bytes | None = None, up: bool = True) -> None:
+    """Make a bridge without spanning tree, which is the kernel's default; with ``address`` it keeps that one."""
+    add_link(netlink, name, "bridge", address=address, up=up)
+
+
+def add_link(netlink: Netlink, name: str, kind: str, *, address: bytes | None = None, up: bool = False) -> None:
+    """Make an interface of a kind that needs no more than a name."""
+    flags = IFF_UP if up else 0
+    content = text(_IFNAME, name) + nested(_LINKINFO, text(_KIND, kind))
+    content += b"" if address is None else attribute(_ADDRESS, address)
+    netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, 0, flags, flags) + content, F_CREATE | F_EXCL))
+
+
+def rename_alias(netlink: Netlink, index: int, alias: str) -> None:
+    netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + text(_IFALIAS, alias)))
+
+
+def set_master(netlink: Netlink, index: int, bridge: int) -> None:
+    """Make an interface an ordinary port of a bridge."""
+    netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + u32(_MASTER, bridge)))
+
+
+def addresses(netlink: Netlink) -> Iterator[tuple[int, bytes, int]]:
+    """Every IP address of the network namespace: index of its interface, octets, length of the prefix."""
+    for octets in netlink.dump(_GETADDR, _ADDRESS_MESSAGE.pack(0, 0, 0, 0, 0)):
+        _, prefix, _, _, index = _ADDRESS_MESSAGE.unpack_from(octets)
+        found = attributes(octets[_ADDRESS_MESSAGE.size :])
+        local = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))  # of a point-to-point link the other is the peer's
+        if local is not None:
+            yield index, local, prefix
+
+
+def add_address(netlink: Netlink, index: int, address: bytes, prefix: int) -> None:
+    """Give an interface an IP address of a network with ``prefix`` bits."""
+    family = _AF_INET if len(address) == 4 else _AF_INET6
+    content = attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
+    if family == _AF_INET:
+        host = (1 << 32 - prefix) - 1
+        content += attribute(_IFA_BROADCAST, (int.from_bytes(address, "big") | host).to_bytes(4, "big"))
+    netlink.request(Request(_NEWADDR, _ADDRESS_MESSAGE.pack(family, prefix, 0, 0, index) + content, F_CREATE | F_EXCL))
