@@ -41,7 +41,7 @@ from albatross_pki.errors import AlbatrossError, Refused, check_range
 from albatross_pki.extensions import AnyCommand, Events, HostInfo, Rollback, Start, Status, Stop
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
-from albatross_pki.syntax import BadValue, parse_block, parse_network, parse_since, parse_time
+from albatross_pki.syntax import BadValue, parse_block, parse_count, parse_network, parse_since
 from albatross_pki.unikernels import QUIT, FailBehaviour, Settings, UnikernelConfig, UnikernelType
 
 MAX_NUMBER = 2**31 - 1
@@ -143,8 +143,8 @@ NAME = Parsed("name", Name.parse)
 PATH = Parsed("path", Path.parse)
 NETWORK = Parsed("[name:]bridge[@mac]", parse_network)
 BLOCK = Parsed("name[:device][@sector]", parse_block)
-TIME = Parsed("time", parse_time)
 SINCE = Parsed("time", lambda text: parse_since(text, datetime.now(UTC)))
+COUNT = Parsed("lines", parse_count)
 LEVEL = click.IntRange(0, 9)
 FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
@@ -284,10 +284,15 @@ def _set_block(name: Name, content: str, level: int | None) -> TypedCommand:
     return TypedCommand(_labelled(name), BlockSet(compressed=bool(level)), content=content, level=level)
 
 
-def _console(name: Name, count: int, since: Any) -> TypedCommand:
+def _console(name: Name, count: int, since: datetime | None) -> TypedCommand:
+    return TypedCommand(_labelled(name), subscription(count, since))
+
+
+def subscription(count: int, since: datetime | None) -> ConsoleSubscribe:
+    """What ``history_options`` ask for."""
     if since is not None:
-        return TypedCommand(_labelled(name), ConsoleSubscribe(since=since))
-    return TypedCommand(_labelled(name), ConsoleSubscribe(count=check_range("--count", count, 0, MAX_NUMBER)))
+        return ConsoleSubscribe(since=since)
+    return ConsoleSubscribe(count=check_range("--count", count, 0, MAX_NUMBER))
 
 
 def _events(name: Name | None, since: datetime | None) -> TypedCommand:
@@ -356,8 +361,16 @@ def _create_block_parameters() -> list[click.Parameter]:
 def _console_parameters() -> list[click.Parameter]:
     return [
         _unikernel(),
-        click.Option(["--count"], type=int, default=20, show_default=True, help="So many of the last lines."),
-        click.Option(["--since"], type=TIME, help="Everything since this time (RFC 3339), instead of --count."),
+        *history_options(),
+    ]
+
+
+def history_options() -> list[click.Parameter]:
+    """From where on a console is shown: a number of lines, or a time, which wins."""
+    since = "Instead of --count: everything since this time (RFC 3339), since 10m, 2h or 3d ago, or now."
+    return [
+        click.Option(["-n", "--count", "count"], type=COUNT, default=20, show_default=True, help="So many last lines."),
+        click.Option(["--since"], type=SINCE, help=since),
     ]
 
 

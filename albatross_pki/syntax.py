@@ -111,6 +111,13 @@ def parse_since(text: str, now: datetime) -> datetime:
     return beginning + max(now - beginning - timedelta(seconds=seconds), timedelta())
 
 
+def parse_count(text: str) -> int:
+    """Parse a number of lines. Elsewhere ``-n`` is a name, so what looks like one is told where names stand."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,20}", text, re.ASCII):
+        raise BadValue(f"expected a number of lines, not {text!r}; names stand without an option", text)
+    return int(text)
+
+
 def parse_destination(text: str) -> tuple[str, int]:
     """Parse ``HOST[:PORT]``; an IPv6 address needs brackets, or its port after the last colon."""
     bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.%a-z]+)\](?::(\d{1,5}))?", text, re.ASCII)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from albatross_pki.client.consoles import Send
     from albatross_pki.command_line import TypedCommand
 
 
@@ -47,17 +48,33 @@ def _waiting(typed: "TypedCommand", how: dict[str, Any]) -> "Callable[[], None]"
     return wait
 
 
+def sender(how: dict[str, Any]) -> "Send":
+    """What signs a command and sends it to the host that the options name."""
+    from albatross_pki.client.options import server_of, signer_of
+    from albatross_pki.client.remote import send_one_shot
+
+    signer, server = signer_of(how), server_of(how)
+    return lambda typed, on_success, on_data: send_one_shot(typed, signer, server, on_success, on_data)
+
+
+def _options() -> "list[click.Parameter]":
+    from albatross_pki.client.options import destination_option, output_options, remote_options
+
+    return [destination_option(default="localhost:1025"), *remote_options(), *output_options()]
+
+
 def update_command() -> "click.Command":
     """``update`` through TLS: two certificates are signed, one to ask and one to create."""
-    from albatross_pki.client.options import destination_option, output_options, remote_options, server_of, signer_of
-    from albatross_pki.client.remote import send_one_shot
-    from albatross_pki.client.update_cli import Send, update_command
+    from albatross_pki.client.update_cli import update_command
 
-    def sender(how: dict[str, Any]) -> Send:
-        signer, server = signer_of(how), server_of(how)
-        return lambda typed, on_success, on_data: send_one_shot(typed, signer, server, on_success, on_data)
+    return update_command(sender, _options())
 
-    return update_command(sender, [destination_option(default="localhost:1025"), *remote_options(), *output_options()])
+
+def console_command() -> "click.Command":
+    """``console`` through TLS: a certificate is signed for each unikernel."""
+    from albatross_pki.client.console_cli import console_command
+
+    return console_command(sender, _options())
 
 
 def program() -> "click.Command":
@@ -80,7 +97,7 @@ def program() -> "click.Command":
     )
     group = ClientProgram(
         "albatross-client-bistro",
-        {**commands, "update": update_command},
+        {**commands, "console": console_command, "update": update_command},
         help="One command, signed in memory with your delegation and sent to a host through TLS.",
     )
     return click.version_option(message=version.TEXT)(group)

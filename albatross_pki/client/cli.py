@@ -13,6 +13,7 @@ from albatross_pki.errors import AlbatrossError
 if TYPE_CHECKING:
     import click
 
+    from albatross_pki.client.consoles import Send
     from albatross_pki.command_line import TypedCommand
 
 
@@ -111,24 +112,40 @@ def _certificate_command() -> "click.Command":
     )
 
 
+def sender(how: dict[str, Any]) -> "Send":
+    """What sends a command where the options say."""
+    if how["destination"] is None:
+        from albatross_pki.client.local_cli import sender as local_sender
+
+        return local_sender(how)
+    if how["socket"] is not None:
+        raise AlbatrossError("the options --destination and --socket are mutually exclusive")
+    from albatross_pki.client.bistro_cli import sender as remote_sender
+
+    return remote_sender(how)
+
+
+def _options(*, csr: bool) -> "list[click.Parameter]":
+    import click
+
+    from albatross_pki.client.options import destination_option, local_options, remote_options
+
+    request = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
+    return [*local_options(), destination_option(), *([request] if csr else []), *remote_options()]
+
+
 def _update_command() -> "click.Command":
-    from albatross_pki.client.options import destination_option, local_options, output_options, remote_options
-    from albatross_pki.client.update_cli import Send, update_command
+    from albatross_pki.client.options import output_options
+    from albatross_pki.client.update_cli import update_command
 
-    def sender(how: dict[str, Any]) -> Send:
-        if how["destination"] is None:
-            from albatross_pki.client.local import send_locally
+    return update_command(sender, [*_options(csr=False), *output_options()])
 
-            return lambda typed, *take: send_locally(typed, how["tmpdir"], how["socket"], *take)
-        if how["socket"] is not None:
-            raise AlbatrossError("the options --destination and --socket are mutually exclusive")
-        from albatross_pki.client.options import server_of, signer_of
-        from albatross_pki.client.remote import send_one_shot
 
-        signer, server = signer_of(how), server_of(how)
-        return lambda typed, *take: send_one_shot(typed, signer, server, *take)
+def _console_command() -> "click.Command":
+    from albatross_pki.client.console_cli import console_command
+    from albatross_pki.client.options import output_options
 
-    return update_command(sender, [*local_options(), destination_option(), *remote_options(), *output_options()])
+    return console_command(sender, [*_options(csr=True), *output_options()], _write_request)
 
 
 def _inspect_command() -> "click.Command":
@@ -174,18 +191,13 @@ def program() -> "click.Command":
         SIGNED_WORDS,
         ClientProgram,
         client_commands,
-        destination_option,
-        local_options,
-        remote_options,
     )
 
-    def options() -> list[click.Parameter]:
-        csr = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
-        return [*local_options(), destination_option(), csr, *remote_options()]
-
-    commands = client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), options)
+    words = (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS)
+    commands = client_commands(submit, words, lambda: _options(csr=True))
     others = {
         "certificate": _certificate_command,
+        "console": _console_command,
         "inspect": _inspect_command,
         "update": _update_command,
         "generate": lambda: _provision("generate"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from albatross_pki.client.consoles import Send
     from albatross_pki.command_line import TypedCommand
 
 
@@ -49,16 +50,27 @@ def _waiting(typed: "TypedCommand", how: dict[str, Any]) -> "Callable[[], None]"
     return wait
 
 
+def sender(how: dict[str, Any]) -> "Send":
+    """What sends a command to the daemons that the options name."""
+    from albatross_pki.client.local import send_locally
+
+    return lambda typed, on_success, on_data: send_locally(typed, how["tmpdir"], how["socket"], on_success, on_data)
+
+
 def update_command() -> "click.Command":
     """``update`` over the sockets of this host."""
-    from albatross_pki.client.local import send_locally
     from albatross_pki.client.options import local_options, output_options
-    from albatross_pki.client.update_cli import Send, update_command
-
-    def sender(how: dict[str, Any]) -> Send:
-        return lambda typed, on_success, on_data: send_locally(typed, how["tmpdir"], how["socket"], on_success, on_data)
+    from albatross_pki.client.update_cli import update_command
 
     return update_command(sender, [*local_options(), *output_options()])
+
+
+def console_command() -> "click.Command":
+    """``console`` over the console's socket."""
+    from albatross_pki.client.console_cli import console_command
+    from albatross_pki.client.options import local_options, output_options
+
+    return console_command(sender, [*local_options(), *output_options()])
 
 
 def program() -> "click.Command":
@@ -78,6 +90,7 @@ def program() -> "click.Command":
         "albatross-client-local",
         {
             **client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), local_options),
+            "console": console_command,
             "update": update_command,
         },
         help="Commands for the daemons of this host, over their unix sockets.",

@@ -145,7 +145,6 @@ def server_identity_options() -> list[click.Parameter]:
 
 EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
     "create": lambda: _waiting(),
-    "console": lambda: [_lines()],
     "stats": lambda: [_lines()],
     "events": lambda: [_lines(), _follow(), _json()],
     "get": lambda: [_target()],
@@ -191,7 +190,9 @@ def stream_option() -> click.Option:
 
 def extra_options() -> list[click.Parameter]:
     """All options that belong to some command's answers, for a program that learns the command later."""
-    return [_lines(), _target(), _follow()]
+    from albatross_pki.client.console_cli import grep_option
+
+    return [_lines(), _target(), _follow(), grep_option()]
 
 
 Factories = Mapping[str, Callable[[], click.Command]]
@@ -233,7 +234,13 @@ def reception_of(how: Mapping[str, Any]) -> "Reception":
     from albatross_pki.client.show import Screen
 
     form = "json" if how.get("as_json") else how["form"]
-    return Reception(Screen.standard(form, how["quiet"]), how.get("to"), how.get("lines"), how.get("follow", False))
+    return Reception(
+        Screen.standard(form, how["quiet"]),
+        to=how.get("to"),
+        lines=how.get("lines"),
+        follow=how.get("follow", False),
+        pattern=how.get("pattern"),
+    )
 
 
 def signer_of(how: Mapping[str, Any]) -> "Signer":

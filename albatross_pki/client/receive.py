@@ -6,17 +6,20 @@ contents are stored uncompressed, and only when they came as a whole.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from albatross_pki.client.conversation import Answers, NoAnswer, Streamed, answers_of
 from albatross_pki.client.files import MAX_IMAGE, default_target, new_file
 from albatross_pki.client.progress import Meter
 from albatross_pki.client.show import Screen
-from albatross_pki.commands import UnikernelGet
+from albatross_pki.commands import ConsoleSubscribe, UnikernelGet
 from albatross_pki.extensions import AnyCommand
 from albatross_pki.messages import Header
 from albatross_pki.names import Name
 from albatross_pki.replies import BlockChunk, BlockImage, Success, Text, UnikernelImage
+
+if TYPE_CHECKING:
+    from albatross_pki.client.line_filter import LineFilter
 
 MAX_BLOCK = 1 << 42  # octets of one block device
 
@@ -27,13 +30,14 @@ Conversation = Callable[[Callable[[Header, Success], None], Callable[[Header, St
 class Reception:
     """How answers are received: ``to`` is a file for fetched content, ``lines`` ends a stream after so many.
 
-    ``follow`` is about events: go on behind those that are recorded.
+    ``follow`` is about events: go on behind those that are recorded. ``pattern`` is about lines of a console.
     """
 
     screen: Screen
     to: str | None = None
     lines: int | None = None
     follow: bool = False
+    pattern: "LineFilter | None" = None
 
 
 def receive(reception: Reception, name: Name, command: AnyCommand, conversation: Conversation) -> None:
@@ -44,16 +48,18 @@ def receive(reception: Reception, name: Name, command: AnyCommand, conversation:
         _store_dump(reception, name, conversation)
     elif answers_of(command) is Answers.TEXTS:
         _show_events(reception, conversation)
+    elif isinstance(command, ConsoleSubscribe):
+        _show_console(reception, name, command, conversation)
     else:
-        _show(reception, conversation)
+        _show(reception, conversation, streamed=answers_of(command) is Answers.READ)
 
 
-def _show(reception: Reception, conversation: Conversation) -> None:
+def _show(reception: Reception, conversation: Conversation, *, streamed: bool) -> None:
     left = reception.lines
 
     def on_success(header: Header, reply: Success) -> None:
-        # a subscription's own answer is of interest only to those who wait for what follows
-        if reception.lines is None:
+        # a subscription's own answer is of interest only to people who wait for what follows
+        if not streamed or (reception.lines is None and reception.screen.form == "table"):
             reception.screen.answer(header.name, reply)
 
     def on_data(header: Header, data: Streamed) -> bool:
@@ -65,6 +71,14 @@ def _show(reception: Reception, conversation: Conversation) -> None:
         return left is None or left > 0
 
     conversation(on_success, on_data)
+
+
+def _show_console(reception: Reception, name: Name, command: ConsoleSubscribe, conversation: Conversation) -> None:
+    from albatross_pki.client.consoles import Wish, show_consoles
+
+    wish = Wish(command, pattern=reception.pattern, lines=reception.lines)
+    for failed in show_consoles([name], wish, lambda _, *take: conversation(*take), reception.screen):
+        raise failed.error
 
 
 def _show_events(reception: Reception, conversation: Conversation) -> None:

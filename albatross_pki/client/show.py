@@ -48,8 +48,8 @@ class Screen:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         return cls(form, quiet, width)
 
-    def answer(self, name: Name, reply: Success) -> None:
-        """Print an answer about ``name``."""
+    def answer(self, name: Name, reply: Success, prefix: str = "") -> None:
+        """Print an answer about ``name``; ``prefix`` stands in front of it for people."""
         if self.quiet:
             return
         if self.form == "json":
@@ -57,9 +57,9 @@ class Screen:
         elif self.form == "name":
             self._print("\n".join(names_of(reply)))
         else:
-            self._print(self._table(name, reply))
+            self._print(prefix + self._table(name, reply))
 
-    def data(self, name: Name, data: Data) -> None:
+    def data(self, name: Name, data: Data, prefix: str = "") -> None:
         """Print one piece of a stream on a line of its own, and make it seen at once."""
         if self.quiet or isinstance(data, BlockChunk):
             return
@@ -68,7 +68,7 @@ class Screen:
             self._print(json.dumps(document))
         elif isinstance(data, ConsoleLine):
             when = data.timestamp.astimezone().strftime("%H:%M:%S") if self.width else timestamp(data.timestamp)
-            self._print(f"{when} {document['line']}")
+            self._print(f"{prefix}{when} {document['line']}")
         else:
             self._print(statistics_line(document))
 
