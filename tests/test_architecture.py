@@ -32,10 +32,11 @@ ONLY_IN = {
     "asn1crypto": {"wire"},
     "pyroute2": {"host"},
     "elftools": {"image", "client"},
+    "rich": {"client"},
 }
 
 # nobody waits for these before a command line has decided that it needs them
-HEAVY = ("asn1crypto", "asyncio", "cryptography", "elftools", "OpenSSL", "pyroute2", "sqlite3", "ssl")
+HEAVY = ("asn1crypto", "asyncio", "cryptography", "elftools", "OpenSSL", "pyroute2", "rich", "sqlite3", "ssl")
 SERVING = {"asyncio", "ssl"}  # asyncio imports ssl; programs that are going to serve may have both
 SERVERS = {
     *("albatross-authorise", "albatross-console", "albatross-influx", "albatross-stats"),

@@ -77,6 +77,13 @@ def console_command() -> "click.Command":
     return console_command(sender, _options())
 
 
+def top_command() -> "click.Command":
+    """``top`` through TLS."""
+    from albatross_pki.client.top_cli import top_command
+
+    return top_command(sender, _options())
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -97,7 +104,7 @@ def program() -> "click.Command":
     )
     group = ClientProgram(
         "albatross-client-bistro",
-        {**commands, "console": console_command, "update": update_command},
+        {**commands, "console": console_command, "top": top_command, "update": update_command},
         help="One command, signed in memory with your delegation and sent to a host through TLS.",
     )
     return click.version_option(message=version.TEXT)(group)

@@ -148,6 +148,13 @@ def _console_command() -> "click.Command":
     return console_command(sender, [*_options(csr=True), *output_options()], _write_request)
 
 
+def _top_command() -> "click.Command":
+    from albatross_pki.client.options import output_options
+    from albatross_pki.client.top_cli import top_command
+
+    return top_command(sender, [*_options(csr=False), *output_options()])
+
+
 def _inspect_command() -> "click.Command":
     import click
 
@@ -199,6 +206,7 @@ def program() -> "click.Command":
         "certificate": _certificate_command,
         "console": _console_command,
         "inspect": _inspect_command,
+        "top": _top_command,
         "update": _update_command,
         "generate": lambda: _provision("generate"),
         "sign": lambda: _provision("sign"),

@@ -73,6 +73,14 @@ def console_command() -> "click.Command":
     return console_command(sender, [*local_options(), *output_options()])
 
 
+def top_command() -> "click.Command":
+    """``top`` over the socket of the statistics."""
+    from albatross_pki.client.options import local_options, output_options
+    from albatross_pki.client.top_cli import top_command
+
+    return top_command(sender, [*local_options(), *output_options()])
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -91,6 +99,7 @@ def program() -> "click.Command":
         {
             **client_commands(submit, (*SIGNED_WORDS, *LOCAL_WORDS, *EXTENDED_WORDS), local_options),
             "console": console_command,
+            "top": top_command,
             "update": update_command,
         },
         help="Commands for the daemons of this host, over their unix sockets.",

@@ -12,7 +12,7 @@ from albatross_pki.client.conversation import Answers, NoAnswer, Streamed, answe
 from albatross_pki.client.files import MAX_IMAGE, default_target, new_file
 from albatross_pki.client.progress import Meter
 from albatross_pki.client.show import Screen
-from albatross_pki.commands import ConsoleSubscribe, UnikernelGet
+from albatross_pki.commands import ConsoleSubscribe, StatsSubscribe, UnikernelGet
 from albatross_pki.extensions import AnyCommand
 from albatross_pki.messages import Header
 from albatross_pki.names import Name
@@ -50,6 +50,8 @@ def receive(reception: Reception, name: Name, command: AnyCommand, conversation:
         _show_events(reception, conversation)
     elif isinstance(command, ConsoleSubscribe):
         _show_console(reception, name, command, conversation)
+    elif isinstance(command, StatsSubscribe) and reception.lines is None and reception.screen.width is not None:
+        _show_usage(reception, name, conversation)
     else:
         _show(reception, conversation, streamed=answers_of(command) is Answers.READ)
 
@@ -79,6 +81,16 @@ def _show_console(reception: Reception, name: Name, command: ConsoleSubscribe, c
     wish = Wish(command, pattern=reception.pattern, lines=reception.lines)
     for failed in show_consoles([name], wish, lambda _, *take: conversation(*take), reception.screen):
         raise failed.error
+
+
+def _show_usage(reception: Reception, name: Name, conversation: Conversation) -> None:
+    from albatross_pki.client import top
+    from albatross_pki.client.show import short
+
+    if top.can_be_live(reception.screen):
+        top.live(short(name), conversation, "name", whole_screen=False)
+    else:
+        _show(reception, conversation, streamed=True)
 
 
 def _show_events(reception: Reception, conversation: Conversation) -> None:

@@ -1,8 +1,9 @@
 """Whose statistics go to whom: pure, no process, socket or clock.
 
-A subscription names a path, and gets every unikernel at and below it, or one name, and gets that one alone. There is
-one subscriber for each name: a new one replaces the older, as in Albatross. Samples carry the unikernel's name relative
-to the path of the subscription. Nothing is sampled that nobody listens to.
+A subscription names a path, and gets every unikernel at and below it, or one name, and gets that one alone. For each
+name there are at most ``MAX_SUBSCRIBERS``; a further one takes the place of the oldest. (Albatross has one, so that who
+looks at ``:`` there ends the export of everything.) Samples carry the unikernel's name relative to the path of the
+subscription. Nothing is sampled that nobody listens to.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from albatross_pki.names import Name
 
 MAX_UNIKERNELS = 100_000  # as many as albatrossd takes
 MAX_INTERFACES = 63  # Solo5's manifest has 64 entries, the first is reserved
+MAX_SUBSCRIBERS = 8  # of one name: an export or two, and people who look
 MAX_PID = 2**22  # proc_sys_kernel(5): the largest pid_max
 
 
@@ -46,7 +48,7 @@ class Audience(Generic[Subscriber]):
 
     def __init__(self) -> None:
         self._watched: dict[Name, Watched] = {}
-        self._subscribers: dict[Name, Subscriber] = {}
+        self._subscribers: dict[Name, list[Subscriber]] = {}
 
     def __len__(self) -> int:
         """The number of unikernels."""
@@ -68,14 +70,18 @@ class Audience(Generic[Subscriber]):
 
     def subscribe(self, name: Name, subscriber: Subscriber) -> Subscriber | None:
         """Add a subscriber; returns the one that it replaces, which the caller closes."""
-        former = self._subscribers.get(name)
-        self._subscribers[name] = subscriber
+        subscribers = self._subscribers.setdefault(name, [])
+        former = subscribers.pop(0) if len(subscribers) >= MAX_SUBSCRIBERS else None
+        subscribers.append(subscriber)
         return former
 
     def unsubscribe(self, name: Name, subscriber: Subscriber) -> None:
         """Remove a subscriber, unless it was replaced already."""
-        if self._subscribers.get(name) is subscriber:
-            del self._subscribers[name]
+        subscribers = self._subscribers.get(name, [])
+        if subscriber in subscribers:
+            subscribers.remove(subscriber)
+            if not subscribers:
+                del self._subscribers[name]
 
     def everybody(self) -> list[Name]:
         """Every unikernel, whether anybody listens or not."""
@@ -92,10 +98,8 @@ class Audience(Generic[Subscriber]):
 
     def listeners(self, name: Name) -> Iterator[tuple[Name, Subscriber]]:
         """Who gets samples of ``name``, each with the name that it reads; the cost is the depth of the name."""
-        exact = self._subscribers.get(name)
-        if exact is not None:
-            yield name.relative_to(name.path), exact
+        for subscriber in self._subscribers.get(name, ()):
+            yield name.relative_to(name.path), subscriber
         for path in name.path.ancestors():
-            subscriber = self._subscribers.get(Name.of_path(path))
-            if subscriber is not None:
+            for subscriber in self._subscribers.get(Name.of_path(path), ()):
                 yield name.relative_to(path), subscriber

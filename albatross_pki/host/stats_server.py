@@ -230,8 +230,11 @@ class StatsServer:
         sample = self._taken(name)
         if sample is None:
             return
+        frames: dict[Name, bytes] = {}  # encoded once for all who see the same name
         for shown, subscriber in self._audience.listeners(name):
-            subscriber.offer(frame(encode_message(Message(Header(shown), sample))), 1)
+            if shown not in frames:
+                frames[shown] = frame(encode_message(Message(Header(shown), sample)))
+            subscriber.offer(frames[shown], 1)
 
     def _taken(self, name: Name) -> Statistics | None:
         """A sample, or ``None`` if the unikernel is not watched or its process is gone."""

@@ -9,7 +9,7 @@ import pytest
 
 from albatross_pki.errors import OutOfRange
 from albatross_pki.host.network_links import Counters, Link
-from albatross_pki.host.stats import Audience, Watched, checked
+from albatross_pki.host.stats import MAX_SUBSCRIBERS, Audience, Watched, checked
 from albatross_pki.host.stats_sampling import (
     TICKS,
     NoProcess,
@@ -65,13 +65,19 @@ def test_one_unikernel_may_have_several_subscribers_at_different_levels() -> Non
     assert shown(audience, "foo:a:net") == [":net", ":net", "a:net", "foo:a:net"]
 
 
-def test_a_new_subscriber_replaces_the_older_one_and_not_the_other_way_round() -> None:
+def test_p04_beyond_the_limit_of_a_name_a_new_subscriber_replaces_the_oldest() -> None:
     audience: Audience[Listening] = Audience()
-    first, second = Listening(), Listening()
-    assert audience.subscribe(Name.parse("foo:"), first) is None
-    assert audience.subscribe(Name.parse("foo:"), second) is first
-    audience.unsubscribe(Name.parse("foo:"), first)
-    assert [subscriber for _, subscriber in audience.listeners(Name.parse("foo:x"))] == [second]
+    name = Name.parse("foo:")
+    several = [Listening() for _ in range(MAX_SUBSCRIBERS)]
+    assert [audience.subscribe(name, each) for each in several] == [None] * MAX_SUBSCRIBERS
+    newest = Listening()
+    assert audience.subscribe(name, newest) is several[0]
+    audience.unsubscribe(name, several[0])
+    assert [subscriber for _, subscriber in audience.listeners(Name.parse("foo:x"))] == [*several[1:], newest]
+    for each in (*several, newest):
+        audience.unsubscribe(name, each)
+    audience.watch(Name.parse("foo:x"), SOMEBODY)
+    assert audience.wanted() == []
 
 
 def test_only_what_somebody_listens_to_is_sampled() -> None:

@@ -15,10 +15,12 @@ from pathlib import Path as FilePath
 import pytest
 
 from albatross_pki.commands import Command, PolicyInfo, StatsAdd, StatsInitial, StatsRemove, StatsSubscribe
+from albatross_pki.host.stats import MAX_SUBSCRIBERS
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import Empty, Failure, Statistics, Text
 from albatross_pki.transport.blocking import Connection
+from albatross_pki.transport.errors import ConnectionCut
 from albatross_pki.wire.framing import FrameDecoder, frame
 from albatross_pki.wire.message import decode_message, encode_message
 
@@ -203,9 +205,18 @@ def test_p06_a_stopped_subscriber_delays_nobody(daemon: Daemon, guest: int) -> N
         assert daemon.albatrossd.tell("u0", StatsRemove()) == Text("removed")
 
 
-def test_a_new_subscriber_of_a_name_closes_the_older_one(daemon: Daemon) -> None:
-    with daemon.subscribed("dev:") as first, daemon.subscribed("dev:"):
-        assert first.receive() is None
+def test_several_may_look_at_the_same_name_and_beyond_the_limit_the_oldest_is_closed(
+    daemon: Daemon, guest: int
+) -> None:
+    daemon.albatrossd.tell("dev:web", StatsAdd("", guest))
+    with contextlib.ExitStack() as stack:
+        several = [stack.enter_context(daemon.subscribed("dev:")) for _ in range(MAX_SUBSCRIBERS)]
+        assert {sample(connection)[0] for connection in several} == {":web"}
+        stack.enter_context(daemon.subscribed("dev:"))
+        with contextlib.suppress(ConnectionCut):
+            while several[0].receive() is not None:
+                pass
+        assert [sample(connection)[0] for connection in several[1:]] == [":web"] * (MAX_SUBSCRIBERS - 1)
 
 
 @pytest.mark.parametrize(
