@@ -89,7 +89,7 @@ class UsageTable:
         present = [use for use in list(self._uses.values()) if now - use.at <= SILENT_ROUNDS * use.interval]
         if len(present) < len(self._uses):
             self._uses = {use.name: use for use in present}
-        return sorted(present, key=lambda use: (-_weight(order, use), use.name))
+        return sorted(present, key=lambda use: (-_weight(order, use), _shown(use.name)))
 
 
 def _next(earlier: Use | None, name: Name, sample: Statistics, at: float) -> Use:
@@ -137,13 +137,17 @@ def use_document(use: Use) -> dict[str, Any]:
 def use_cells(use: Use) -> list[str]:
     """One row for people, below ``HEADING``."""
     return [
-        str(use.name).removeprefix(":") or ":",
+        _shown(use.name),
         "-" if use.cpu_percent is None else f"{use.cpu_percent:.1f} %",
         "-" if use.memory_octets is None else octets_text(use.memory_octets),
         "-" if use.received is None else f"{octets_text(use.received)}/s",
         "-" if use.sent is None else f"{octets_text(use.sent)}/s",
         f"{use.counters.cpu_seconds:.2f} s",
     ]
+
+
+def _shown(name: Name) -> str:
+    return str(name).removeprefix(":") or ":"
 
 
 def octets_text(octets: float) -> str:

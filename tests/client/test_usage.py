@@ -92,7 +92,7 @@ def test_the_largest_come_first_and_the_unknown_last() -> None:
     )
     assert [use.name for use in made.rows("cpu", 1.0)] == [WEB, DB, third]
     assert [use.name for use in made.rows("network", 1.0)] == [DB, WEB, third]
-    assert [use.name for use in made.rows("name", 1.0)] == [third, DB, WEB]
+    assert [use.name for use in made.rows("name", 1.0)] == [DB, WEB, third]
 
 
 def test_it_is_complete_when_everybody_has_a_rate_or_one_round_more_has_passed() -> None:
