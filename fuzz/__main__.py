@@ -14,7 +14,7 @@ from pathlib import Path
 from fuzz import corpus
 from fuzz.claims import ENTRY_POINTS
 
-MOST_OCTETS = 4096
+MOST_OCTETS = 4096  # of an input; more where a seed has more
 
 
 def main() -> int:
@@ -39,9 +39,10 @@ def _run(name: str, seconds: int, findings: Path) -> bool:
     findings.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as directory:
         corpus.write(name, Path(directory))
+        most = max(MOST_OCTETS, *map(len, corpus.seeds(name)))
         command = [
             *(sys.executable, "-m", "fuzz.drive", name, directory),
-            *(f"-max_total_time={seconds}", f"-max_len={MOST_OCTETS}", "-timeout=10", "-rss_limit_mb=1024"),
+            *(f"-max_total_time={seconds}", f"-max_len={most}", "-timeout=10", "-rss_limit_mb=1024"),
             *(f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1"),
         ]
         return subprocess.run(command, check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -39,12 +40,18 @@ from albatross_pki.extensions import (
 )
 from albatross_pki.names import Name
 from albatross_pki.names import Path as NamePath
+from albatross_pki.pem import certificates
 from albatross_pki.policies import Policy
+from albatross_pki.wire.configuration import encode_config
 from albatross_pki.wire.extension import encode_constraints, encode_extended_command, encode_image_binding
 from albatross_pki.wire.framing import END_OF_STREAM, frame
 from albatross_pki.wire.side import encode_side
+from albatross_pki.wire.state import decode_state_dump
+from fuzz.mutation import parse
+from tests.pki_builder import Authority
 
 VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
+UNIKERNELS = Path(__file__).parent.parent / "examples" / "unikernels"
 _NOW = datetime(2026, 1, 31, 23, 59, 59, 123000, UTC)
 _DIGEST = bytes(range(32))
 
@@ -52,13 +59,23 @@ _DIGEST = bytes(range(32))
 @cache
 def seeds(entry_point: str) -> list[bytes]:
     """The octets that fuzzing of ``entry_point`` starts from."""
-    return {
+    makers: dict[str, Callable[[], list[bytes]]] = {
         "messages": _messages,
-        "extensions": _extensions,
-        "states": _states,
+        "certificate_extensions": _certificate_extensions,
+        "constraints": _constraints,
+        "image_bindings": lambda: [encode_image_binding(ImageBinding(_DIGEST, size)) for size in (1, 1144, 1 << 40)],
+        "extended_commands": _extended_commands,
+        "state_dumps": _state_dumps,
+        "configurations": _configurations,
         "side_messages": _side_messages,
-        "streams": _streams,
-    }[entry_point]()
+        "framing": lambda: _cut_everywhere(frame(b"abc") + frame(bytes(300)) + END_OF_STREAM, b"\xff\xff\xff\xff"),
+        "compression": _compressed,
+        "certificates": _certificates,
+        "revocation_lists": _revocation_lists,
+        "requests": _requests,
+        "images": lambda: _all("images/*.hvt") + [file.read_bytes() for file in sorted(UNIKERNELS.glob("*.spt"))],
+    }
+    return makers[entry_point]()
 
 
 def write(entry_point: str, directory: Path) -> None:
@@ -76,21 +93,23 @@ def _messages() -> list[bytes]:
     return _all("encoded/wire-*/*.der", "wire/**/*.der", "remote/**/*.der")
 
 
-def _extensions() -> list[bytes]:
-    ours = [
-        encode_constraints(Constraints(once=True)),
-        encode_constraints(
-            Constraints(
-                *(frozenset({"create", "info"}), frozenset({_DIGEST}), frozenset({"web*", "a"})),
-                *(frozenset({"host.example", "127.0.0.1"}), frozenset({_DIGEST, bytes(32)})),
-                once=True,
-            )
-        ),
-        encode_image_binding(ImageBinding(_DIGEST, 1144)),
-        *(encode_extended_command(command) for command in (CrlUpdate(), Events(), Events(_NOW), Rollback())),
-        *(encode_extended_command(command) for command in (HostInfo(), Stop(), Start(), Status())),
-    ]
-    return ours + _all("encoded/cert-extension/*.der") + _in_certificates()
+def _certificate_extensions() -> list[bytes]:
+    return _all("encoded/cert-extension/*.der") + _in_certificates()
+
+
+def _constraints() -> list[bytes]:
+    full = Constraints(
+        *(frozenset({"create", "info"}), frozenset({_DIGEST}), frozenset({"web*", "a"})),
+        *(frozenset({"host.example", "127.0.0.1"}), frozenset({_DIGEST, bytes(32)})),
+        once=True,
+    )
+    alone = ({name: getattr(full, name)} for name in ("commands", "images", "names", "hosts", "deployments", "once"))
+    return [encode_constraints(one) for one in (full, *(Constraints(**fields) for fields in alone))]
+
+
+def _extended_commands() -> list[bytes]:
+    commands = (CrlUpdate(), Events(), Events(_NOW), Rollback(), HostInfo(), Stop(), Start(), Status())
+    return [encode_extended_command(command) for command in commands]
 
 
 def _in_certificates() -> list[bytes]:
@@ -106,8 +125,14 @@ def _in_certificates() -> list[bytes]:
     return sorted(found)
 
 
-def _states() -> list[bytes]:
+def _state_dumps() -> list[bytes]:
     return _all("encoded/state/*.der", "state/*.der")
+
+
+def _configurations() -> list[bytes]:
+    return sorted(
+        {encode_config(config) for dump in _state_dumps() for _, config in decode_state_dump(dump).unikernels}
+    )
 
 
 def _side_messages() -> list[bytes]:
@@ -138,10 +163,34 @@ def _side_messages() -> list[bytes]:
     ]
 
 
-def _streams() -> list[bytes]:
-    frames = frame(b"abc") + frame(bytes(300)) + END_OF_STREAM
+def _compressed() -> list[bytes]:
     zipped = [zlib.compress(b"an image" * 50, level) for level in (0, 1, 6, 9)]
-    too_much = zlib.compress(bytes(1 << 17), 9)
-    return [
-        bytes((cut,)) + octets for cut in (0, 3, 200) for octets in (frames, *zipped, too_much, b"\xff\xff\xff\xff")
-    ]
+    return _cut_everywhere(*zipped, zlib.compress(bytes(1 << 17), 9))
+
+
+def _cut_everywhere(*streams: bytes) -> list[bytes]:
+    return [bytes((cut,)) + octets for cut in (0, 3, 200) for octets in streams]
+
+
+def _certificates() -> list[bytes]:
+    """Those that upstream made, and some of ours with everything that ours have."""
+    files = [file.read_bytes() for file in sorted(VECTORS.glob("pki/*/*.pem"))]
+    theirs = {der for file in files for der in certificates(file, "vector")}
+    dev = Authority.root().delegate("dev", constraints=Constraints(names=frozenset({"web*"}), once=True), path_length=1)
+    ours = [dev, dev.leaf("web", Status()), dev.leaf("web", binding=b"image"), dev.server()]
+    return sorted(theirs) + [one.der for one in ours]
+
+
+def _revocation_lists() -> list[bytes]:
+    root = Authority.root()
+    return [root.crl(), root.crl([root.leaf(), 7], 2)]
+
+
+def _requests() -> list[bytes]:
+    """Subject and attributes of the requests that upstream made."""
+    found = []
+    for file in sorted(VECTORS.glob("pki/ed25519/**/*.req")):
+        tree = parse(x509.load_pem_x509_csr(file.read_bytes()).tbs_certrequest_bytes)
+        tree.parts = [tree.parts[1], tree.parts[3]]
+        found.append(tree.encoded())
+    return found
