@@ -1,23 +1,21 @@
 """``generate`` and ``sign``: parse, call, write, say."""
 
-import os
-
 import click
 
 from albatross_pki.ca import cli_options as options
 from albatross_pki.ca.csr import RequestFacts, read_request
-from albatross_pki.ca.issue import Certified, issue, issue_plan
+from albatross_pki.ca.issue import NO_ALLOWANCES, Certified, certify, issue_plan
 from albatross_pki.ca.issuer import Issuer, assemble
-from albatross_pki.ca.keys import PKCS11, ask_passphrase, open_key, open_or_make_key
+from albatross_pki.ca.keys import PKCS11, ask_passphrase, open_key, open_or_generate
 from albatross_pki.ca.ledger import Ledger, stored_dialect
 from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import Plan, Terms, make_plan
-from albatross_pki.ca.reuse import Allowances
+from albatross_pki.ca.reuse import Allowances, enforce_reuse
 from albatross_pki.ca.root import make_root
 from albatross_pki.ca.words import command_words, constraints_words, moment
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.files import PUBLIC, make_file, read_file
-from albatross_pki.keys import KeyType, PrivateKey, describe_key
+from albatross_pki.files import PRIVATE, PUBLIC, make_file, read_file
+from albatross_pki.keys import KeyType, PrivateKey, describe_key, key_pem
 from albatross_pki.names import Name, parse_label
 from albatross_pki.pem import CERTIFICATE, armour, bundle
 from albatross_pki.policy.roles import Dialect, Role
@@ -71,40 +69,57 @@ def generate(
     \b
         albatross-provision-ca generate ca db --server-name unikernels.example.org
     """
-    parse_label(name)
-    parse_label(server)
+    if parse_label(name) == parse_label(server):
+        raise AlbatrossError(
+            f"the CA and its server cannot both be called {name}: each has a key in NAME.key",
+            hint="--server LABEL gives the server another name",
+        )
     options.refuse_unwritable(options.ROOT_NAME, f"{server}.pem", force=force, option="--force")
     now = options.utc_now()
     chosen = Dialect(dialect or "native")
     if not host_names and chosen is Dialect.NATIVE:
         host_names = LOCAL_NAMES
         options.note("the server certificate is for this machine alone (localhost); --server-name HOST for another")
-    key = _ca_key(name, key_type, token, encrypted, passphrase_file)
+    files: dict[str, bytes] = {}  # keys that are new
+    key = _ca_key(name, key_type, token, encrypted, passphrase_file, files)
     lifetime = options.days(days)
     assert lifetime is not None
     root, record = make_root(name, key, chosen, lifetime, now)
     issuer = assemble([root], key, options.ROOT_NAME)
-    server_key, _ = open_or_make_key(f"{server}.key", KeyType(key_type))
+    server_key, is_new = open_or_generate(f"{server}.key", KeyType(key_type))
+    if is_new:
+        files[f"{server}.key"] = key_pem(server_key)
     request = RequestFacts(b"", server, server_key.public_key(), host_names=host_names)
-    terms = Terms(Role.SERVER, chosen, lifetime=options.days(server_days))
+    plan = make_plan(request, issuer, Terms(Role.SERVER, chosen, lifetime=options.days(server_days)), now)
+    certified = certify(plan, issuer, now=now)
     with Ledger.open(database, now=now, dialect=chosen) as ledger:
-        ledger.record(record.entry())
-        certified = issue(request, issuer, terms, ledger, now=now)
+        enforce_reuse(plan, issuer, ledger.view, NO_ALLOWANCES, now)
+        for path, pem in files.items():
+            make_file(path, pem, PRIVATE)
+        ledger.record_issued([record, certified.record])
     make_file(options.ROOT_NAME, armour(CERTIFICATE, root), PUBLIC, replace=force)
     make_file(f"{server}.pem", bundle(list(certified.bundle)), PUBLIC, replace=force)
 
 
-def _ca_key(name: str, key_type: str, token: str | None, encrypted: bool, passphrase_file: str | None) -> PrivateKey:
+def _ca_key(
+    name: str,
+    key_type: str,
+    token: str | None,
+    encrypted: bool,
+    passphrase_file: str | None,
+    files: dict[str, bytes],
+) -> PrivateKey:
+    """The CA's key; a new one is put into ``files``."""
     if token is not None:
         if not token.startswith(PKCS11):
             raise AlbatrossError("--key takes a pkcs11: URI", hint=f"a key in a file is read from {name}.key")
         return open_key(token)
     where = f"{name}.key"
-    if os.path.lexists(where):
-        return open_key(where, passphrase_file)
-    wanted = encrypted or passphrase_file is not None
-    passphrase = ask_passphrase(where, passphrase_file, twice=True) if wanted else None
-    return open_or_make_key(where, KeyType(key_type), passphrase=passphrase)[0]
+    key, is_new = open_or_generate(where, KeyType(key_type), passphrase_file)
+    if is_new:
+        wanted = encrypted or passphrase_file is not None
+        files[where] = key_pem(key, ask_passphrase(where, passphrase_file, twice=True) if wanted else None)
+    return key
 
 
 @click.command()

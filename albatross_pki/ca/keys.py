@@ -8,8 +8,8 @@ import os
 import sys
 
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.files import PRIVATE, make_file, read_file
-from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
+from albatross_pki.files import read_file
+from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, load_key
 from albatross_pki.pem import read_blocks
 
 PKCS11 = "pkcs11:"
@@ -51,13 +51,11 @@ def is_encrypted(where: str) -> bool:
     return any(block.label.startswith("ENCRYPTED") for block in read_blocks(read_file(where, _KEY_LIMIT), where))
 
 
-def open_or_make_key(path: str, key_type: KeyType, *, passphrase: bytes | None = None) -> tuple[PrivateKey, bool]:
-    """The key in the file ``path``, made (mode 0400) if there is none; tells whether it was made.
+def open_or_generate(path: str, key_type: KeyType, passphrase_file: str | None = None) -> tuple[PrivateKey, bool]:
+    """The key in the file ``path``, or a new one, not written yet, if there is none; tells whether it is new.
 
     An existing key is used whatever its type is, as Albatross' tools do.
     """
     if os.path.lexists(path):
-        return load_key(read_file(path, _KEY_LIMIT), path, (lambda: passphrase) if passphrase else None), False
-    key = generate_key(key_type)
-    make_file(path, key_pem(key, passphrase), PRIVATE)
-    return key, True
+        return open_key(path, passphrase_file), False
+    return generate_key(key_type), True

@@ -5,7 +5,8 @@ Beside the database file ``DB`` that Albatross' users know (one line ``SERIAL NA
 what happened before is decided from it. The order of every act is: ledger, database, then the file that is handed out;
 whoever is killed in between has recorded something that nobody got, never the other way round.
 
-A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other.
+A ``Ledger`` holds the journal's lock from reading to writing, so that two signings at once see each other. Its first
+line, ``opened``, is written with the first act: an act that was refused leaves no ledger where none was.
 """
 
 import os
@@ -25,7 +26,7 @@ from albatross_pki.policy.roles import Dialect, Role
 from albatross_pki.text import printable
 
 FORMAT = 1
-ISSUED = "issued"
+OPENED, ISSUED = "opened", "issued"
 _FIRST_LINE = 4096  # octets
 _RECENT = 256  # certificates whose lines are looked for in the database before the next one is added
 LEDGER_MODE = 0o600
@@ -181,16 +182,20 @@ def read_ledger(database: str) -> LedgerView:
 
 def stored_dialect(database: str) -> Dialect:
     """The dialect that stands in the first line of the ledger; native if there is no ledger yet."""
-    path = ledger_path(database)
+    opening = _opening(ledger_path(database))
+    known = {dialect.value: dialect for dialect in Dialect}
+    return Dialect.NATIVE if opening is None else known.get(str(opening.get("dialect")), Dialect.NATIVE)
+
+
+def _opening(path: str) -> Mapping[str, Any] | None:
+    """The line that opened a ledger, if there is one: the first, or the one after what a crash left of the first."""
     try:
         with open(path, "rb") as ledger:
-            line = ledger.readline(_FIRST_LINE)
+            lines = [ledger.readline(_FIRST_LINE) for _ in range(2)]
     except FileNotFoundError:
-        return Dialect.NATIVE
-    for entry in parse_entries(line, path) if line.endswith(b"\n") else ():
-        if entry.get("dialect") in {dialect.value for dialect in Dialect}:
-            return Dialect(entry["dialect"])
-    return Dialect.NATIVE
+        return None
+    whole = b"".join(line for line in lines if line.endswith(b"\n"))
+    return next((entry for entry in parse_entries(whole, path) if entry.get("kind") == OPENED), None)
 
 
 class StrangeLedger(AlbatrossError):
@@ -206,22 +211,23 @@ class StrangeLedger(AlbatrossError):
 class Ledger:
     """An open ledger and its database; a context manager that holds the ledger's lock."""
 
-    def __init__(self, database: str, journal: Journal, disk: Disk) -> None:
+    def __init__(self, database: str, journal: Journal, disk: Disk, opening: Mapping[str, Any] | None) -> None:
         self.database = database
         self._journal = journal
         self._disk = disk
+        self._opening = opening  # what is still to be written before anything else
 
     @classmethod
     def open(cls, database: str, *, now: datetime, dialect: Dialect = Dialect.NATIVE, disk: Disk = DISK) -> Self:
         """Open the ledger of ``database``, or begin one in which ``dialect`` is the default."""
         journal = Journal.open(ledger_path(database), LEDGER_MODE, disk=disk)
+        opening = {"kind": OPENED, "time": write_time(now), "format": FORMAT, "dialect": dialect.value}
         try:
-            if journal.entries == 0:
-                journal.append({"kind": "opened", "time": write_time(now), "format": FORMAT, "dialect": dialect.value})
+            is_new = journal.entries < 2 and _opening(journal.path) is None
         except BaseException:
             journal.close()
             raise
-        return cls(database, journal, disk)
+        return cls(database, journal, disk, opening if is_new else None)
 
     @classmethod
     def of(cls, issuer_key: str, title: str, database: str, *, now: datetime) -> Self:
@@ -257,19 +263,27 @@ class Ledger:
         return self._journal.head
 
     def record_issued(self, issued: list[Issued], revoked: Iterable[Revoked] = ()) -> None:
-        """Record certificates, and what is revoked in the same act, in ledger and database."""
+        """Record certificates, and what is revoked in the same act, in ledger and database; a root in the ledger."""
         expected = [line_for(serial, label) for serial, label in self.view.recent]
-        self._journal.append_all([*(item.entry() for item in revoked), *(item.entry() for item in issued)])
-        append(self.database, expected, [line_for(item.serial, item.label) for item in issued], self._disk)
+        self._append([*(item.entry() for item in revoked), *(item.entry() for item in issued)])
+        lines = [line_for(item.serial, item.label) for item in issued if item.role != Role.ROOT.value]
+        append(self.database, expected, lines, self._disk)
 
     def record_revoked(self, revoked: Iterable[Revoked]) -> None:
-        self._journal.append_all([item.entry() for item in revoked])
+        self._append([item.entry() for item in revoked])
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """Record something of another kind; ``docs/ca.md`` lists them."""
-        self._journal.append(entry)
+        self._append([entry])
+
+    def _append(self, entries: list[Mapping[str, Any]]) -> None:
+        if self._opening is not None:
+            entries = [self._opening, *entries]
+        self._journal.append_all(entries)
+        self._opening = None
 
     def close(self) -> None:
+        self._journal.discard_if_empty()
         self._journal.close()
 
     def __enter__(self) -> Self:

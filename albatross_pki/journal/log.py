@@ -11,7 +11,8 @@ is the *head*: whoever kept a head can tell later that nothing before it was cha
 Opening decides, in this order:
 
 1. the file is a regular one and not a link; it is made with the mode asked for if it is not there;
-2. nobody else has it open for writing (one chain has one writer at a time);
+2. nobody else has it open for writing (one chain has one writer at a time), and the file that was waited for is still
+   the one of that name;
 3. an unterminated last line is what a crash left of an append that never returned: it is cut off, and a line of kind
    ``recovered`` with its length and hash says so;
 4. the last line is an object with a number, else the journal is refused: nothing is added to what cannot be continued.
@@ -19,6 +20,7 @@ Opening decides, in this order:
 The whole chain is checked by ``verify``, not at every opening: opening costs the same however long the journal is.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -64,10 +66,11 @@ class Verification:
 class Journal:
     """An open journal; hold it only as long as needed, a second writer waits or is refused. A context manager."""
 
-    def __init__(self, path: str, descriptor: int, disk: Disk) -> None:
+    def __init__(self, path: str, descriptor: int, disk: Disk, *, made: bool = False) -> None:
         self.path = path
         self._descriptor = descriptor
         self._disk = disk
+        self._made = made
         self._failed = False
         self.entries, self.head = 0, GENESIS
 
@@ -78,13 +81,9 @@ class Journal:
         ``wait`` waits for another writer to finish, else it is an error that there is one.
         """
         made = not os.path.lexists(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, mode)
+        descriptor = _open_locked(path, mode, wait)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadJournal(path, "is not a regular file")
-            _lock(path, descriptor, wait)
-            journal = cls(path, descriptor, disk)
+            journal = cls(path, descriptor, disk, made=made)
             if made:
                 sync_directory(os.path.dirname(path) or ".", disk)
             journal._find_end()
@@ -127,6 +126,12 @@ class Journal:
         self._failed = False
         self.entries, self.head = number, head
         return head
+
+    def discard_if_empty(self) -> None:
+        """Remove a file that this process made and wrote nothing into; whoever waits for it makes another."""
+        if self._made and self._descriptor >= 0 and os.fstat(self._descriptor).st_size == 0:
+            with contextlib.suppress(OSError):  # an empty journal is a good one
+                self._disk.unlink(self.path)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -245,6 +250,31 @@ def _tail(descriptor: int, size: int) -> bytes:
         if length == size or octets.count(b"\n") >= 2 or length >= _LINE_LIMIT:
             return octets
         length = min(size, 4 * length)
+
+
+def _open_locked(path: str, mode: int, wait: bool) -> int:
+    """A descriptor of the journal ``path`` that holds its lock; made if it is not there."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        descriptor = os.open(path, flags, mode)
+        try:
+            opened = os.fstat(descriptor)
+            if not stat.S_ISREG(opened.st_mode):
+                raise BadJournal(path, "is not a regular file")
+            _lock(path, descriptor, wait)
+            if _is_at(path, opened):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another writer took the file away while this one waited for it
+
+
+def _is_at(path: str, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), opened)
+    except FileNotFoundError:
+        return False
 
 
 def _lock(path: str, descriptor: int, wait: bool) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from albatross_pki.ca import cli_sign, issue
+from albatross_pki.ca.ledger import stored_dialect
+from albatross_pki.errors import Refused
 from albatross_pki.journal.log import read_entries
+from albatross_pki.policy.roles import Dialect
 from tests.ca.programs import Program
 
 
@@ -172,3 +176,60 @@ def test_a_clock_that_was_set_back_makes_no_list(dev: Path, ca: Program, monkeyp
 def test_p31_every_number_of_a_policy_that_is_none_is_named(workplace: Path, ask: Program) -> None:
     said = ask("delegation", "big", 10**11, f"--mem={10**11}", "--cpu=-1", "--block=-5", check=False)
     assert [error.split()[0] for error in said.errors] == ["UNIKERNELS", "--mem", "--block", "--cpu"]
+
+
+def everything_in(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+REFUSED_GENERATES = [
+    (("--server-name=two words",), "neither a host's name nor an address"),
+    (("--server=ca",), "cannot both be called ca"),
+    (("--server=CA",), "cannot both be called ca"),
+    (("--server=../x",), "invalid label"),
+    (("--key=ca.key",), "--key takes a pkcs11: URI"),
+]
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED_GENERATES, ids=[reason for _, reason in REFUSED_GENERATES])
+def test_a_refused_generate_leaves_nothing(ca: Program, workplace: Path, options: tuple[str, ...], reason: str) -> None:
+    said = ca("generate", "ca", "db", *options, check=False)
+    assert said.status == 124
+    assert reason in said.err
+    assert everything_in(workplace) == {}
+
+
+@pytest.mark.parametrize("judge", ["fold", "OpenSSL"])
+def test_what_only_the_last_judge_refuses_leaves_nothing(
+    dev: Path, ca: Program, ask: Program, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a ledger with a first line, where the database is new."""
+    ask("info", "--name=hello")
+    before = everything_in(dev)
+    if judge == "fold":
+
+        def refuse(*_: object, **__: object) -> None:
+            raise Refused(["no server would take it"])
+
+        monkeypatch.setattr(issue, "check_new", refuse)
+    else:
+        monkeypatch.setattr(cli_sign, "openssl_refuses", lambda *_: "certificate is strange")
+    said = ca("sign", "dev.pem", "new", "dev.key", "hello.req", "--as=leaf", check=False)
+    assert said.status == 124
+    assert "no server would take it" in said.err or "certificate is strange" in said.err
+    assert everything_in(dev) == before
+
+
+def test_revoking_with_a_database_that_is_not_there_leaves_nothing(dev: Path, ca: Program) -> None:
+    before = everything_in(dev)
+    assert ca("revoke", "mistyped", "dev", check=False).status == 124
+    assert everything_in(dev) == before
+
+
+def test_the_dialect_survives_a_crash_in_the_ledgers_first_line(ca: Program, workplace: Path) -> None:
+    """What the crash left is cut off and told about in line 1; the dialect then stands in line 2."""
+    Path("db.ledger").write_bytes(b'{"n":1,"previous":"00')
+    ca("generate", "ca", "db", "--dialect=upstream")
+    assert [entry["kind"] for entry in read_entries("db.ledger")] == ["recovered", "opened", "issued", "issued"]
+    assert stored_dialect("db") is Dialect.UPSTREAM
+    ca("ledger", "verify", "db")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.files import Disk
+from albatross_pki.journal import log
 from albatross_pki.journal.log import GENESIS, BadJournal, Journal, read_entries, verify
 
 
@@ -150,3 +151,33 @@ def test_any_text_stays_on_its_line(path: str) -> None:
         journal.append({"text": text})
     assert next(read_entries(path))["text"] == text
     assert Path(path).read_bytes().count(b"\n") == 1
+
+
+def test_a_journal_without_entries_is_discarded_by_who_made_it(path: str) -> None:
+    with Journal.open(path) as journal:
+        journal.discard_if_empty()
+    assert not os.path.exists(path)
+    Path(path).touch()
+    with Journal.open(path) as journal:
+        journal.discard_if_empty()
+    assert os.path.exists(path), "somebody else made it"
+    fill(path, 1)
+    with Journal.open(path) as journal:
+        journal.discard_if_empty()
+    assert len(list(read_entries(path))) == 1
+
+
+def test_who_waited_for_a_journal_that_was_discarded_makes_another(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote into the file without a name would be lost."""
+    lock = log._lock
+    waited: list[bool] = []
+
+    def lock_late(path: str, descriptor: int, wait: bool) -> None:
+        if not waited:
+            waited.append(True)
+            os.unlink(path)
+        lock(path, descriptor, wait)
+
+    monkeypatch.setattr(log, "_lock", lock_late)
+    fill(path, 1)
+    assert len(list(read_entries(path))) == 1
