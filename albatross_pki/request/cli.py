@@ -25,16 +25,48 @@ NEVER_IN_A_LEAF = ("remove-policy", "stats-add", "stats-remove")  # typed all th
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096", "rsa")
 
 
-_DELEGATION_HELP = """A delegation: a CA certificate with this policy.
+# what follows a verb's word in the example of its help; every verb of the protocol has one
+EXAMPLES = {
+    "info": "--name web",
+    "get": "web",
+    "create": "web web.spt --mem 32 --net service --arg=--ipv4=10.0.0.2/24",
+    "destroy": "web",
+    "restart": "web --replace-arguments --mem 32 --arg=--ipv4=10.0.0.3/24",
+    "policy": "",
+    "add-policy": "dev 2 --mem 64 --cpu 0 --bridge service",
+    "replace-policy": "dev 2 --mem 64 --cpu 0 --bridge service",
+    "delegation": "dev 2 --mem 64 --cpu 0 --bridge service",
+    "block": "--name storage",
+    "create-block": "storage 16",
+    "set-block": "storage disk.img",
+    "dump-block": "storage",
+    "destroy-block": "storage",
+    "console": "web --count 50",
+    "inactive-consoles": "",
+    "stats": "--name web",
+    "status": "--name web",
+    "stop": "web",
+    "start": "web",
+    "rollback": "web",
+    "host-info": "",
+    "remove-policy": "--path dev",
+    "stats-add": "4711 --name web",
+    "stats-remove": "--name web",
+}
+_DELEGATION = "A delegation: a CA certificate with this policy."
 
-\b
-    albatross-provision-request delegation dev 2 --mem 64 --cpu 0 --bridge service
-"""
-_CREATE_HELP = """Run an image as a unikernel.
 
-\b
-    albatross-provision-request create web web.spt --mem 32 --net service --arg=--ipv4=10.0.0.2/24
-"""
+def _with_example(command: click.Command) -> click.Command:
+    """``command``, with a line to type in its help; those that no leaf carries say where they belong instead."""
+    word = command.name or ""
+    if word in NEVER_IN_A_LEAF:
+        command.hidden = True
+        command.help, program = "Nothing that a certificate carries; on the host it is", "albatross-client-local"
+    else:
+        program = "albatross-provision-request"
+    line = f"{program} {word} {EXAMPLES[word]}".rstrip()
+    command.help = f"{command.help}\n\n\b\n    {line}\n"
+    return command
 
 
 def file_options(*replace: str) -> list[click.Parameter]:
@@ -118,13 +150,21 @@ def _refuse_what_no_leaf_carries(typed: TypedCommand) -> None:
 
 @click.command(params=[click.Option(["--since"], help="From this time on (RFC 3339)."), *_command_options()])
 def events(since: str | None, **values: Any) -> None:
-    """Follow what happens to the unikernels of the path."""
+    """Follow what happens to the unikernels of the path.
+
+    \b
+        albatross-provision-request events --since 2026-01-31T12:00:00Z
+    """
     _submit(TypedCommand(Name(), Events(None if since is None else parse_time(since))), values)
 
 
 @click.command("crl-update", params=_command_options())
 def crl_update(**values: Any) -> None:
-    """Hand a new revocation list to a server; the list follows on the connection."""
+    """Hand a new revocation list to a server; the list follows on the connection.
+
+    \b
+        albatross-provision-request crl-update
+    """
     _submit(TypedCommand(Name(), CrlUpdate()), values)
 
 
@@ -133,7 +173,7 @@ def permissions(name: str, **values: Any) -> None:
     """A certificate without a policy that may only sign leaves with the commands of --permission.
 
     \b
-        albatross-provision-request permissions ci --permission force-create --only-image web.hvt
+        albatross-provision-request permissions ci --permission force-create --only-image web.spt
     """
     from albatross_pki.request.csr import Wanted
     from albatross_pki.request.make import write_request
@@ -178,19 +218,16 @@ def _program() -> click.Group:
             "default_map": {word: {"level": 9} for word in ("get", "create", "set-block", "dump-block")},
         },
     )
-    for command in protocol_commands(_submit, (*WORDS, *NEVER_IN_A_LEAF), _command_options):
-        group.add_command(command)
-    for command in protocol_commands(_submit, ("create",), _create_options):
-        command.help = _CREATE_HELP
-        group.add_command(command)
-    delegation_words = ("add-policy", "replace-policy")
-    for command in protocol_commands(_submit, delegation_words, _delegation_options):
-        command.help = "A delegation: a CA certificate with this policy."
-        group.add_command(command)
-    for command in protocol_commands(_submit, ("add-policy",), _delegation_options):
-        command.name, command.params[0].metavar = "delegation", "LABEL"
-        command.help = _DELEGATION_HELP
-        group.add_command(command)
+    delegations = protocol_commands(_submit, ("add-policy", "replace-policy", "add-policy"), _delegation_options)
+    delegations[-1].name, delegations[-1].params[0].metavar = "delegation", "LABEL"
+    for command in delegations:
+        command.help = _DELEGATION
+    for command in (
+        *protocol_commands(_submit, (*WORDS, *NEVER_IN_A_LEAF), _command_options),
+        *protocol_commands(_submit, ("create",), _create_options),
+        *delegations,
+    ):
+        group.add_command(_with_example(command))
     for command in (permissions, server, events, crl_update):
         group.add_command(command)
     return click.version_option(package_name="albatross-pki", prog_name="albatross-provision-request")(group)
