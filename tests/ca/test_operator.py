@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.ca.certificate import new_serial
-from albatross_pki.ca.csr import RequestFacts
+from albatross_pki.ca.csr import RequestFacts, read_request
 from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import assemble
 from albatross_pki.ca.openssl import openssl_refuses
@@ -17,27 +17,37 @@ from albatross_pki.ca.plan import Terms, make_plan
 from albatross_pki.commands import UnikernelDestroy
 from albatross_pki.errors import Refused
 from albatross_pki.journal.log import read_entries
-from albatross_pki.keys import generate_key
+from albatross_pki.keys import generate_key, key_pem
 from albatross_pki.pem import certificates
 from albatross_pki.policy.roles import Role
-from tests.ca.programs import HELLO, Program
+from tests.ca.programs import HELLO, Program, Token
 from tests.pki_builder import NOW, Authority, policy
 
 CA = "import sys; sys.path.insert(0, sys.argv.pop(1)); from albatross_pki.ca.cli import main; main()"
 ROOT = str(Path(__file__).parent.parent.parent)
+ASK = CA.replace("ca.cli", "request.cli")
+REQUEST = (sys.executable, "-c", ASK, ROOT)
+ROLE = "sign it as (delegation, leaf, server): "
+FIRST, AGAIN, PIN = "passphrase for ca.key: ", "once more: ", "PIN for "
 SIGN = (sys.executable, "-c", CA, ROOT, "sign", "cacert.pem", "db", "ca.key")
 
 
-def on_a_terminal(arguments: tuple[str, ...], typed: bytes) -> tuple[int, str]:
-    """Run a program on a terminal at which somebody types; its status, and what the terminal showed."""
+def on_a_terminal(arguments: tuple[str, ...], *answers: tuple[str, bytes]) -> tuple[int, str]:
+    """Run a program on a terminal at which somebody answers prompts; its status, and what the terminal showed.
+
+    An answer is typed when its prompt is there: who asks for a passphrase throws away what was typed before.
+    """
     child, terminal = pty.fork()
     if child == 0:
         os.execv(arguments[0], arguments)
-    os.write(terminal, typed)
-    shown = b""
+    shown, waiting, read_to = b"", list(answers), 0
     try:
         while piece := os.read(terminal, 4096):
             shown += piece
+            while waiting and (at := shown.find(waiting[0][0].encode(), read_to)) >= 0:
+                prompt, typed = waiting.pop(0)
+                read_to = at + len(prompt)
+                os.write(terminal, typed)
     except OSError:  # Linux says so when the other side is gone
         pass
     os.close(terminal)
@@ -46,16 +56,16 @@ def on_a_terminal(arguments: tuple[str, ...], typed: bytes) -> tuple[int, str]:
 
 def test_p17_on_a_terminal_the_operator_is_asked(dev: Path, ask: Program) -> None:
     ask("delegation", "web", 1, "--mem=32")
-    status, shown = on_a_terminal((*SIGN, "web.req"), b"leaf\n")
+    status, shown = on_a_terminal((*SIGN, "web.req"), (ROLE, b"leaf\n"))
     assert (status, Path("web.pem").exists()) == (124, False), shown
-    status, shown = on_a_terminal((*SIGN, "web.req"), b"what?\ndelegation\n")
+    status, shown = on_a_terminal((*SIGN, "web.req"), (ROLE, b"what?\n"), (ROLE, b"delegation\n"))
     assert (status, Path("web.pem").exists()) == (0, True), shown
-    assert "sign it as (delegation, leaf, server)" in shown
+    assert shown.count(ROLE) == 2
 
 
 def test_at_the_end_of_the_terminal_nothing_is_signed(dev: Path, ask: Program) -> None:
     ask("delegation", "web", 1, "--mem=32")
-    status, shown = on_a_terminal((*SIGN, "web.req"), b"\x04")
+    status, shown = on_a_terminal((*SIGN, "web.req"), (ROLE, b"\x04"))
     assert status == 130
     assert "Traceback" not in shown
     assert not Path("web.pem").exists()
@@ -134,3 +144,83 @@ def test_what_the_second_judge_refuses_is_not_signed() -> None:
     certify(plan, issuer, now=NOW, second_judge=openssl_refuses)
     with pytest.raises(Refused, match="OpenSSL refuses the chain: no good"):
         certify(plan, issuer, now=NOW, second_judge=lambda path, anchor, now: "no good")
+
+
+# a key under a passphrase that is typed
+
+GENERATE = (*SIGN[:4], "generate", "ca", "db", "--passphrase")
+HORSE = (FIRST, b"correct horse\n")
+
+
+@pytest.fixture
+def protected(workplace: Path, ask: Program) -> Path:
+    """A CA whose key is under the passphrase "correct horse", and a request for a delegation ``dev``."""
+    status, shown = on_a_terminal(GENERATE, HORSE, (AGAIN, HORSE[1]))
+    assert status == 0, shown
+    assert "horse" not in shown, "what is typed is not shown"
+    assert b"ENCRYPTED" in Path("ca.key").read_bytes()
+    ask("delegation", "dev", 1)
+    return workplace
+
+
+def test_a_passphrase_is_asked_for_on_the_terminal(protected: Path, ca: Program) -> None:
+    status, shown = on_a_terminal((*SIGN, "dev.req", "--as=delegation"), HORSE)
+    assert status == 0, shown
+    assert "horse" not in shown
+    ca("verify", "dev.pem", "--ca=cacert.pem")
+    ca("revoke", "db", "dev")
+    crl = (*SIGN[:4], "crl", "cacert.pem", "db", "ca.key")
+    assert on_a_terminal(crl, HORSE)[0] == 0
+    assert ca("verify", "dev.pem", "--ca=cacert.pem", "--crl=ca.crl", check=False).status == 116
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "said"),
+    [
+        (b"battery\n", 124, "error: ca.key: wrong passphrase, or not a private key"),
+        (b"\n", 124, "error: ca.key: an empty passphrase is none"),
+        (b"\x04", 130, ""),
+        (b"\x03", 130, ""),
+    ],
+    ids=["wrong", "empty", "end", "Ctrl-C"],
+)
+def test_without_the_passphrase_nothing_is_signed(protected: Path, typed: bytes, status: int, said: str) -> None:
+    ledger = Path("db.ledger").read_bytes()
+    ended, shown = on_a_terminal((*SIGN, "dev.req", "--as=delegation"), (FIRST, typed))
+    assert ended == status, shown
+    assert said in shown
+    assert "Traceback" not in shown
+    assert not Path("dev.pem").exists()
+    assert Path("db.ledger").read_bytes() == ledger
+
+
+@pytest.mark.parametrize("typed", [b"correct hoarse\n", b"\x04", b"\n"], ids=["other", "end", "empty"])
+def test_a_passphrase_that_is_not_typed_twice_makes_no_ca(workplace: Path, typed: bytes) -> None:
+    status, shown = on_a_terminal(GENERATE, HORSE, (AGAIN, typed))
+    assert status in (124, 130), shown
+    assert "Traceback" not in shown
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_request_is_made_with_a_protected_key(protected: Path, ca: Program) -> None:
+    """The request program asks as well; the new certificate is about that key."""
+    request = (*REQUEST, "info", "--name=hello", "--key=ca.key")
+    status, shown = on_a_terminal(request, (FIRST, b"battery\n"))
+    assert (status, Path("hello.req").exists()) == (124, False), shown
+    assert "wrong passphrase" in shown
+    status, shown = on_a_terminal(request, HORSE)
+    assert status == 0, shown
+    assert read_request(Path("hello.req").read_bytes(), "hello.req").label == "hello"
+
+
+def test_a_pin_is_asked_for_on_the_terminal(workplace: Path, token: Token) -> None:
+    Path("import.pem").write_bytes(key_pem(generate_key()))
+    token.tool(["--import", "import.pem", "--token", token.label, "--label", "ca", "--id", "01", "--pin", token.pin])
+    uri = token.uri("ca").partition("&pin-source")[0]
+    generate = (*SIGN[:4], "generate", "ca", "db", "--key", uri)
+    status, shown = on_a_terminal(generate, (PIN, b"9999\n"))
+    assert (status, Path("cacert.pem").exists()) == (124, False), shown
+    assert "the token refuses" in shown
+    status, shown = on_a_terminal(generate, (PIN, f"{token.pin}\n".encode()))
+    assert (status, Path("cacert.pem").exists()) == (0, True), shown
+    assert token.pin not in shown
