@@ -37,14 +37,14 @@ def test_the_busy_one_comes_first_here_and_through_tls(site: Site, dev: Authorit
     label = dev.certificate.subject.rfc4514_string().removeprefix("CN=")
     assert site.bistro(dev, "create", "idle", str(HELLO), "--mem=16").status == 0
     assert site.bistro(dev, "create", "busy", str(TICKER), "--mem=16", "--arg=--fast").status == 0
-    other = site.root.delegate("somebody", policy(unikernels=1, memory_mb=32))
+    other = site.root.delegate("zz-somebody", policy(unikernels=1, memory_mb=32))
     assert site.bistro(other, "create", "else", str(HELLO), "--mem=16").status == 0
     mine = rows(site.bistro(dev, "top", "-o", "json"))
     assert [row["name"] for row in mine] == [":busy", ":idle"]
     assert mine[0]["cpu_percent"] > mine[1]["cpu_percent"] >= 0
     assert all(row["memory_octets"] is not None for row in mine)
     everybody = site.local("top", "--once", "-o", "name", "--sort", "name")
-    assert everybody.out.splitlines() == [f"{label}:busy", f"{label}:idle", "somebody:else"]
+    assert everybody.out.splitlines() == [f"{label}:busy", f"{label}:idle", "zz-somebody:else"]
     below = site.local("top", f"{label}:", "--once", "--sort", "memory")
     assert below.out.split()[:7] == ["NAME", "CPU", "MEMORY", "RECEIVED", "SENT", "CPU", "TIME"]
     assert len(below.out.splitlines()) == 3
