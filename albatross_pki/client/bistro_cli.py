@@ -84,6 +84,18 @@ def top_command() -> "click.Command":
     return top_command(sender, _options())
 
 
+def apply_commands() -> "dict[str, Callable[[], click.Command]]":
+    """``plan`` and ``apply`` through TLS, every command signed with the delegation."""
+
+    def make(word: str) -> "click.Command":
+        from albatross_pki.client import apply_cli
+        from albatross_pki.client.apply import remote_target
+
+        return apply_cli.COMMANDS[word](lambda how, _: remote_target(how), _options(), local=False)
+
+    return {word: lambda word=word: make(word) for word in ("plan", "apply")}  # type: ignore[misc]  # a default binds it
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -104,7 +116,13 @@ def program() -> "click.Command":
     )
     group = ClientProgram(
         "albatross-client-bistro",
-        {**commands, "console": console_command, "top": top_command, "update": update_command},
+        {
+            **commands,
+            "console": console_command,
+            "top": top_command,
+            "update": update_command,
+            **apply_commands(),
+        },
         help="One command, signed in memory with your delegation and sent to a host through TLS.",
     )
     return click.version_option(message=version.TEXT)(group)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from albatross_pki.client.consoles import Send
     from albatross_pki.command_line import TypedCommand
+    from albatross_pki.names import Path
 
 
 def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
@@ -155,6 +156,21 @@ def _top_command() -> "click.Command":
     return top_command(sender, [*_options(csr=False), *output_options()])
 
 
+def _apply_command(word: str) -> "click.Command":
+    from albatross_pki.client import apply_cli
+    from albatross_pki.client.apply import Target, local_target, remote_target
+    from albatross_pki.client.options import output_options
+
+    def target_of(how: dict[str, Any], base: "Path") -> Target:
+        if how["destination"] is None:
+            return local_target(how, base)
+        if how["socket"] is not None:
+            raise AlbatrossError("the options --destination and --socket are mutually exclusive")
+        return remote_target(how)
+
+    return apply_cli.COMMANDS[word](target_of, [*_options(csr=False), *output_options()], local=True)
+
+
 def _inspect_command() -> "click.Command":
     import click
 
@@ -208,6 +224,8 @@ def program() -> "click.Command":
         "inspect": _inspect_command,
         "top": _top_command,
         "update": _update_command,
+        "plan": lambda: _apply_command("plan"),
+        "apply": lambda: _apply_command("apply"),
         "generate": lambda: _provision("generate"),
         "sign": lambda: _provision("sign"),
     }

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from albatross_pki.commands import UnikernelCreate
+from albatross_pki.commands import UnikernelCreate, UnikernelInfoRequest
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, ImageBinding
 from albatross_pki.files import read_file
-from albatross_pki.names import Name
+from albatross_pki.names import Name, Path
 from albatross_pki.unikernels import UnikernelType
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ def one_shot(signer: Signer, name: Name, command: AnyCommand, binding: ImageBind
     )
     judge_chain(chain, anchors, signer.server_ca)
     return Credentials(tuple(chain), key_pem(key), command, name, binding)
+
+
+def standing_of(signer: Signer) -> tuple[Path, bool]:
+    """The path on a host that a delegation is for, and whether it may see the arguments of unikernels.
+
+    Raises as ``one_shot`` does.
+    """
+    from albatross_pki.pem import certificates
+
+    anchors = certificates(read_file(signer.server_ca), signer.server_ca)
+    asking = one_shot(signer, Name(), UnikernelInfoRequest(), None)
+    request = judge_chain(asking.chain, anchors, signer.server_ca).authorised
+    if request is None:
+        raise ChainRefused([f"{signer.ca} is for no command"])
+    return request.name.path, request.may_get
 
 
 def _has_no_image(command: AnyCommand) -> bool:

@@ -81,6 +81,20 @@ def top_command() -> "click.Command":
     return top_command(sender, [*local_options(), *output_options()])
 
 
+def apply_commands() -> "dict[str, Callable[[], click.Command]]":
+    """``plan`` and ``apply`` over the sockets of this host."""
+
+    def make(word: str) -> "click.Command":
+        from albatross_pki.client import apply_cli
+        from albatross_pki.client.apply import local_target
+        from albatross_pki.client.options import local_options, output_options
+
+        options = [*local_options(), *output_options()]
+        return apply_cli.COMMANDS[word](local_target, options, local=True)
+
+    return {word: lambda word=word: make(word) for word in ("plan", "apply")}  # type: ignore[misc]  # a default binds it
+
+
 def program() -> "click.Command":
     """The command line."""
     import click
@@ -101,6 +115,7 @@ def program() -> "click.Command":
             "console": console_command,
             "top": top_command,
             "update": update_command,
+            **apply_commands(),
         },
         help="Commands for the daemons of this host, over their unix sockets.",
     )

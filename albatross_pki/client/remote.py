@@ -70,6 +70,14 @@ def send_one_shot(typed: TypedCommand, signer: Signer, server: Server, on_succes
         send_one_shot(content, signer, server, on_success, on_data)
 
 
+def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:
+    """Refuse what ``send_one_shot`` would refuse before it connects; nothing is sent."""
+    label_of(typed.name)
+    check_content(typed)
+    command, binding, _ = _with_image(typed, signer.dialect)
+    one_shot(signer, typed.name, command, binding)
+
+
 def send_signed(
     credentials: Credentials, server: Server, stream: str | None, on_success: OnSuccess, on_data: OnData
 ) -> None:

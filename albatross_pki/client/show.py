@@ -77,6 +77,11 @@ class Screen:
         if not self.quiet:
             self._print(json.dumps(document) if self.form == "json" else text)
 
+    def whole_document(self, document: Any, text: str) -> None:
+        """Print one document that is the whole answer, ``text`` for people."""
+        if not self.quiet:
+            self._print(json.dumps(document, indent=2) if self.form == "json" else text)
+
     def note(self, text: str) -> None:
         """Print a sentence of our own for people; programs that asked for JSON or names do not get it."""
         if not self.quiet and self.form == "table":

@@ -64,6 +64,11 @@ def host_document(supervisor: Supervisor, path: Path) -> dict[str, Any]:
             "cpuids": sorted(usage.cpuids),
             "bridges": sorted(usage.bridges),
         },
+        "operator_policies": [
+            str(Path(each.labels[len(path.labels) :]))
+            for each in sorted(supervisor.book.operator)
+            if path.contains(each)
+        ],
         "over": [each.text for each in supervisor.book.exceeded(supervisor.tree, path, now)],
     }
 

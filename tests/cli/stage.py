@@ -1,8 +1,8 @@
 """Where transcripts are played: one host, and for each transcript a directory and a delegation of its own.
 
 The directory holds ``cacert.pem``, the delegation as ``dev.pem`` and ``dev.key``, a smaller one below it as ``ops.pem``
-and ``ops.key``, and the example images. The delegation's label is the transcript's file name. ``localhost:1025`` in a
-command stands for the host's endpoint, ``/run`` for its run-time directory.
+and ``ops.key``, the example images, and the TOML files beside this one. The delegation's label is the transcript's file
+name. ``localhost:1025`` in a command stands for the host's endpoint, ``/run`` for its run-time directory.
 """
 
 import os
@@ -29,8 +29,8 @@ def prepare(site: Site, name: str, directory: Path) -> dict[str, str]:
     write(directory, "cacert", site.root)
     for label, authority in (("dev", dev), ("ops", ops)):
         write(directory, label, authority)
-    for image in EXAMPLES.glob("*.spt"):
-        shutil.copy(image, directory)
+    for file in [*EXAMPLES.glob("*.spt"), *HERE.glob("*.toml")]:
+        shutil.copy(file, directory)
     (directory / "content").write_bytes(b"content of a block device\n" * 1000)
     return {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(directory), "TMPDIR": str(directory)}
 

@@ -1,0 +1,171 @@
+"""A plan as it is shown, and steps done several at once."""
+
+import json
+import threading
+
+import pytest
+
+from albatross_pki.client.apply_cli import plan_document, plan_text
+from albatross_pki.client.comparison import Change
+from albatross_pki.client.difference import Action, Difference, Kind, Step
+from albatross_pki.client.performing import Outcome, Result, perform
+from albatross_pki.client.wanted import Wanted
+from albatross_pki.errors import Refused
+from albatross_pki.names import Name, Path
+
+SECRET = Change("arguments", ["--key=old"], ["--key=new"])
+STEPS = (
+    Step(1, Action.SET, Kind.POLICY, Name.of_path(Path(("web",))), (Change("bridges", ["a"], []),)),
+    Step(2, Action.DESTROY, Kind.UNIKERNEL, Name.parse("old")),
+    Step(3, Action.REPLACE, Kind.UNIKERNEL, Name.parse("hello"), (SECRET,), frozenset({1, 2})),
+)
+FOUND = Difference(STEPS, ((Kind.BLOCK, Name.parse("vol")),))
+RESULTS = [
+    Result(STEPS[0], Outcome.DONE, "added policy"),
+    Result(STEPS[1], Outcome.FAILED, "not\x1bfound"),
+    Result(STEPS[2], Outcome.NOT_TRIED, "it waits for: destroy unikernel old"),
+]
+DOCUMENT = {
+    "path": "dev",
+    "steps": [
+        {
+            "step": 1,
+            "action": "set",
+            "kind": "policy",
+            "name": "web:",
+            "changes": [{"field": "bridges", "present": ["a"], "wanted": []}],
+            "after": [],
+            "outcome": "done",
+            "text": "added policy",
+        },
+        {
+            "step": 2,
+            "action": "destroy",
+            "kind": "unikernel",
+            "name": ":old",
+            "changes": [],
+            "after": [],
+            "outcome": "failed",
+            "text": "not\\x1bfound",
+        },
+        {
+            "step": 3,
+            "action": "replace",
+            "kind": "unikernel",
+            "name": ":hello",
+            "changes": [{"field": "arguments", "present": ["--key=old"], "wanted": ["--key=new"]}],
+            "after": [1, 2],
+            "outcome": "not tried",
+            "text": "it waits for: destroy unikernel old",
+        },
+    ],
+    "kept": [{"kind": "block", "name": ":vol"}],
+}
+
+
+def test_a_plan_as_json() -> None:
+    wanted = Wanted(Path(("dev",)))
+    assert json.loads(json.dumps(plan_document(wanted, FOUND, RESULTS))) == DOCUMENT
+    planned = plan_document(wanted, FOUND)
+    assert [(each["outcome"], each["text"]) for each in planned["steps"]] == [(None, None)] * 3
+
+
+def test_a_plan_for_people_shows_no_arguments() -> None:
+    assert plan_text(FOUND, None).splitlines() == [
+        "STEP  ACTION   KIND       NAME   CHANGES",
+        "1     set      policy     web    bridges a -> -",
+        "2     destroy  unikernel  old    not in the file",
+        "3     replace  unikernel  hello  arguments",
+        "not in the file, and left alone: block vol",
+    ]
+    assert plan_text(Difference(), None) == "nothing to do"
+
+
+def chain(*edges: set[int]) -> list[Step]:
+    return [
+        Step(number, Action.CREATE, Kind.UNIKERNEL, Name.parse(f"u{number}"), after=frozenset(after))
+        for number, after in enumerate(edges, 1)
+    ]
+
+
+def test_steps_wait_for_each_other_and_for_nothing_else() -> None:
+    """All that may run at once does: each of the first three waits until the others have begun."""
+    together = threading.Barrier(3, timeout=20)
+    done: list[int] = []
+
+    def do(step: Step) -> str:
+        if step.number <= 3:
+            together.wait()
+        else:
+            assert {1, 2, 3} <= set(done)
+        done.append(step.number)
+        return "done"
+
+    results = perform(chain(set(), set(), set(), {1, 2, 3}), do, lambda _: None)
+    assert [each.outcome for each in results] == [Outcome.DONE] * 4
+    assert done[-1] == 4
+
+
+def test_a_failure_stops_what_waits_for_it_directly_or_not() -> None:
+    def do(step: Step) -> str:
+        if step.number == 1:
+            raise Refused(["no room", "no bridge"])
+        if step.number == 5:
+            raise OSError(5, "broken")
+        return "done"
+
+    results = perform(chain(set(), {1}, {2}, set(), set()), do, lambda _: None)
+    assert {each.step.number: (each.outcome, each.text) for each in results} == {
+        1: (Outcome.FAILED, "no room; no bridge"),
+        2: (Outcome.NOT_TRIED, "it waits for: create unikernel u1"),
+        3: (Outcome.NOT_TRIED, "it waits for: create unikernel u2"),
+        4: (Outcome.DONE, "done"),
+        5: (Outcome.FAILED, "[Errno 5] broken"),
+    }
+
+
+def test_a_defect_is_no_failed_step() -> None:
+    def do(_: Step) -> str:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        perform(chain(set()), do, lambda _: None)
+
+
+def test_an_interruption_waits_for_what_has_begun_and_begins_nothing_more() -> None:
+    begun, ended = list[int](), list[int]()
+    interrupted = threading.Event()
+
+    def do(step: Step) -> str:
+        begun.append(step.number)
+        if step.number == 2:
+            assert interrupted.wait(20)
+        ended.append(step.number)
+        return "done"
+
+    def on_result(_: Result) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(chain(set(), set(), {1, 2}, {3}), do, on_result)
+    assert sorted(begun) == sorted(ended) == [1, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 100])
+def test_many_steps_with_few_at_once(workers: int) -> None:
+    active, most, lock = 0, 0, threading.Lock()
+
+    def do(_: Step) -> str:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        with lock:
+            active -= 1
+        return ""
+
+    edges: list[set[int]] = [{number - 3} if number > 3 else set() for number in range(1, 60)]
+    results = perform(chain(*edges), do, lambda _: None, workers)
+    assert len(results) == 59
+    assert most <= workers
