@@ -212,10 +212,10 @@ def _grow(steps: _Steps, wanted: Wanted, present: Present) -> None:
         old = present.policies.get(path)
         wide = _widest(path, policy, wanted, present)
         if old is None or policy_fields(wide) != policy_fields(old):
-            above = steps.of(Kind.POLICY, _is_at_or_above(path), [Action.SET])
-            removed = steps.of(Kind.POLICY, _is_at_or_below(path), [Action.REMOVE])
+            after = steps.of(Kind.POLICY, _is_at_or_above(path))  # set, so that this one fits, or removed
+            after |= steps.of(Kind.POLICY, _is_at_or_below(path), [Action.REMOVE])
             changes = policy_changes(old, wide)
-            steps.add(Action.SET, Kind.POLICY, Name.of_path(path), wide, changes=changes, after=above | removed)
+            steps.add(Action.SET, Kind.POLICY, Name.of_path(path), wide, changes=changes, after=after)
 
 
 def _widest(path: Path, policy: Policy, wanted: Wanted, present: Present) -> Policy:

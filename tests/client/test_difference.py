@@ -312,6 +312,21 @@ def test_what_is_not_listed_goes_only_when_it_is_said() -> None:
     ]
 
 
+def test_a_policy_waits_for_the_end_of_those_that_it_does_not_fit() -> None:
+    """Above it and below it, all in the way of what is wanted."""
+    small, large = Policy(frozenset({0}), 1, 32), Policy(frozenset({0}), 2, 64)
+    above, path, below = (Path(("x", "y", "z")[:length]) for length in (1, 2, 3))
+    wanted = Wanted(
+        policies={path: large}, unikernels={Name.parse("x:u"): unikernel(), Name.parse("x:y:u"): unikernel()}
+    )
+    present = present_of(replace(wanted, policies={above: small, below: small}))
+    assert steps(difference(wanted, present, prune=True)) == [
+        "1 remove x:y:z: after []",
+        "2 remove x: after [1]",
+        "3 set x:y: after [1, 2]",
+    ]
+
+
 def test_pruning_leaves_what_is_used() -> None:
     wanted = Wanted(unikernels={A: unikernel(blocks=DISK)})
     assert steps(difference(wanted, Present(blocks={VOL: 1}), prune=True)) == ["1 create :a after []"]
