@@ -15,6 +15,7 @@ import click
 from albatross_pki.console_script import run
 from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging, user_id
+from albatross_pki.errors import AlbatrossError
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
 _SETTABLE = tuple(bound.name for bound in fields(AuthoriserBounds))
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name of this host.  [default: its host name]")
 @click.option("--endpoint-user", multiple=True, metavar="USER", help="A user whose endpoint may ask, besides our own.")
+@click.option("--systemd-socket-activation", is_flag=True, help="Serve the socket that systemd passes.")
 @click.option("--accept-plain-intermediates", is_flag=True, help="Accept CAs that say nothing about Albatross.")
 @click.option("--accept-unbound-images", is_flag=True, help="Accept streamed images that no certificate binds.")
 @bounds_options(AuthoriserBounds, _SETTABLE)
@@ -73,7 +75,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     from albatross_pki.endpoint.replay import ReplayStore
     from albatross_pki.endpoint.revocation import RevocationLists
     from albatross_pki.policy.chain import JudgeOptions
-    from albatross_pki.transport.channel import listen, serve_unix
+    from albatross_pki.transport.channel import serve_unix
 
     bounds = AuthoriserBounds(**{name: options[name] for name in _SETTABLE})
     statedir, tmpdir = options["statedir"], options["tmpdir"]
@@ -118,9 +120,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
             stop=options["on_revoke"] == "stop",
         )
         path = os.path.join(tmpdir, "util", "authorise.sock")
-        # Other users are told apart by their credentials (SO_PEERCRED), which nobody can forge.
-        listener = opened.enter_context(listen(path, 0o666 if endpoint_users else 0o660))
-        opened.callback(_unlink, path)
+        listener = _listener(path, opened, activated=options["systemd_socket_activation"], others=bool(endpoint_users))
         await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
         serving = asyncio.gather(
             serve_unix(
@@ -142,6 +142,24 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         await authoriser.drain(_DRAIN_SECONDS)
 
 
+def _listener(path: str, opened: contextlib.ExitStack, *, activated: bool, others: bool) -> socket.socket:
+    """The socket that systemd passed, or a new one, which is removed at the end. Raises ``AlbatrossError``."""
+    from albatross_pki.transport.sockets import activated_sockets, listen
+
+    if not activated:
+        # other users are told apart by their credentials (SO_PEERCRED), which nobody can forge
+        listener = opened.enter_context(listen(path, 0o666 if others else 0o660))
+        opened.callback(_unlink, path)
+        return listener
+    passed = [opened.enter_context(each) for each in activated_sockets()]
+    if len(passed) != 1:
+        raise AlbatrossError(
+            f"systemd passed {len(passed)} sockets where one is needed",
+            hint="leave out --systemd-socket-activation to make one",
+        )
+    return passed[0]
+
+
 def _reset_lists(store: Any, pushed: str) -> None:
     """The way out of a list whose number was a mistake."""
     store.forget_crls()
@@ -160,8 +178,6 @@ def _anchors(path: str) -> Any:
 
 def _reload(authoriser: Any, cacert: str) -> None:
     """Anchors, lists and the audit log anew; what cannot be read stays as it was."""
-    from albatross_pki.errors import AlbatrossError
-
     try:
         authoriser.anchors = _anchors(cacert)
     except (AlbatrossError, OSError) as error:

@@ -9,6 +9,10 @@ Below the cgroup that albatrossd was started in (a systemd service with ``Delega
 
 ``open_cgroups`` decides whether that is possible: version 2 with the controllers for memory and tasks, and nobody else
 in the cgroup. Otherwise nothing is changed, and ``why`` says what is missing.
+
+``open_given`` does the same with a cgroup that somebody else keeps for us (``albatross-unikernels.service``):
+albatrossd stays in the one that it was started in, so that its service can be started again beside unikernels that
+outlived it. Whoever keeps it is moved into a child called ``keeper``.
 """
 
 import contextlib
@@ -24,7 +28,7 @@ from albatross_pki.names import Name
 
 log = logging.getLogger(__name__)
 
-_OWN, _UNIKERNELS = "albatrossd", "unikernels"
+_OWN, _KEEPER, _UNIKERNELS = "albatrossd", "keeper", "unikernels"
 _NEEDED = frozenset({"memory", "pids"})
 _WANTED = (*sorted(_NEEDED), "cpu")
 _WEIGHT = 100  # the same for every delegation
@@ -98,9 +102,20 @@ def open_cgroups(mounts: str = "/proc/self/mountinfo", own: str = "/proc/self/cg
             return Cgroups(why=f"the cgroup {place} has no controller for {' and '.join(sorted(missing))}")
         if _pids(place) - {os.getpid()}:
             return Cgroups(why=f"the cgroup {place} is shared: run albatrossd as a service with Delegate=yes")
-        return _set_up(place)
+        return _set_up(place, _OWN, {os.getpid()})
     except OSError as error:
         return Cgroups(why=f"cgroups cannot be made: {os.strerror(error.errno or 0).lower()}")
+
+
+def open_given(place: str) -> Cgroups:
+    """The cgroups below ``place``, which is for unikernels alone; never raises."""
+    try:
+        missing = _NEEDED - set(_available(place))
+        if missing:
+            return Cgroups(why=f"the cgroup {place} has no controller for {' and '.join(sorted(missing))}")
+        return _set_up(place, _KEEPER, _pids(place))
+    except OSError as error:
+        return Cgroups(why=f"the cgroup {place} cannot be used: {os.strerror(error.errno or 0).lower()}")
 
 
 def remove(path: str) -> None:
@@ -136,17 +151,21 @@ def _own_cgroup(mounts: str, own: str) -> str | None:
     return os.path.normpath(f"{points[0]}/{paths[0]}")
 
 
-def _set_up(base: str) -> Cgroups:
-    own = os.path.join(base, _OWN)
-    os.makedirs(own, exist_ok=True)
-    _write(own, "cgroup.procs", os.getpid())
+def _set_up(base: str, inner: str, pids: Collection[int]) -> Cgroups:
+    """Move the processes of ``base`` into its child ``inner``; then others can have limits (cgroups(7))."""
+    own = os.path.join(base, inner)
+    if pids:
+        os.makedirs(own, exist_ok=True)
+    for pid in pids:
+        _write(own, "cgroup.procs", pid)
     try:
         _enable(base, _available(base))
         unikernels = os.path.join(base, _UNIKERNELS)
         os.makedirs(unikernels, exist_ok=True)
         _enable(unikernels, _available(unikernels))
     except OSError:
-        _write(base, "cgroup.procs", os.getpid())
+        for pid in pids:
+            _write(base, "cgroup.procs", pid)
         with contextlib.suppress(OSError):
             os.rmdir(own)
         raise

@@ -6,7 +6,7 @@ import sys
 import click
 
 from albatross_pki import console_script
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option, users
 
 PROGRAM = "albatrossd"
 DEFAULT_DBDIR = "/var/lib/albatross" if sys.platform == "linux" else "/var/db/albatross"
@@ -31,9 +31,23 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
 @click.option(
     "--authoriser-uid",
     "authorisers",
-    type=click.IntRange(0, 2**32 - 2),
+    callback=users,
+    metavar="USER",
     multiple=True,
     help="A user who may send authorised requests, beside root and the user of this program (repeatable).",
+)
+@click.option(
+    "--statistics-uid",
+    "statisticians",
+    callback=users,
+    metavar="USER",
+    multiple=True,
+    help="A user of whom nothing but the request for statistics is taken on vmmd.sock (repeatable).",
+)
+@click.option(
+    "--cgroup",
+    type=click.Path(file_okay=False),
+    help="A cgroup of version 2 that is for unikernels alone.  [default: below this program's own]",
 )
 @click.option("--isolate", "isolated", metavar="BRIDGE", multiple=True, help="Unikernels on it do not see each other.")
 @click.option(
@@ -73,6 +87,8 @@ def command(
     no_drop_path: bool,
     keep_running: bool,
     authorisers: tuple[int, ...],
+    statisticians: tuple[int, ...],
+    cgroup: str | None,
     isolated: tuple[str, ...],
     history: int,
     stop_grace: float,
@@ -106,6 +122,8 @@ def command(
             drop_path=not no_drop_path,
             keep_running=keep_running,
             authorisers=frozenset(authorisers),
+            statisticians=frozenset(statisticians),
+            cgroup=cgroup,
             isolated_bridges=frozenset(isolated),
             patience=Patience(stop=stop_grace, come_up=come_up_grace),
             history=history,

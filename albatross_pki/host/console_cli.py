@@ -6,7 +6,7 @@ import click
 
 from albatross_pki import console_script
 from albatross_pki.host.console_limits import MAX_MEMORY, MAX_SUBSCRIBERS, MEBIBYTE
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option, users
 
 PROGRAM = "albatross-console"
 
@@ -31,7 +31,8 @@ PROGRAM = "albatross-console"
 @click.option(
     "--daemon-uid",
     "daemon_uids",
-    type=click.IntRange(0, 2**32 - 2),
+    callback=users,
+    metavar="USER",
     multiple=True,
     help="A user who may announce unikernels, beside root and the user of this program (repeatable).",
 )

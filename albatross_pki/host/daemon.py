@@ -25,7 +25,7 @@ from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host import confinement, machine
 from albatross_pki.host.adoption import start_wanted, take_over
 from albatross_pki.host.attachment import ConsoleAttachment
-from albatross_pki.host.cgroups import open_cgroups
+from albatross_pki.host.cgroups import open_cgroups, open_given
 from albatross_pki.host.limits import (
     HISTORY_DEPTH,
     IDLE_TIMEOUT,
@@ -68,6 +68,8 @@ class Options:
     drop_path: bool = True
     keep_running: bool = False
     authorisers: frozenset[int] = frozenset()
+    statisticians: frozenset[int] = frozenset()
+    cgroup: str | None = None
     isolated_bridges: frozenset[str] = frozenset()
     patience: Patience = field(default_factory=Patience)
     history: int = HISTORY_DEPTH
@@ -159,7 +161,7 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         options.dbdir,
         drop_path=options.drop_path,
         isolated_bridges=options.isolated_bridges,
-        cgroups=open_cgroups(),
+        cgroups=open_cgroups() if options.cgroup is None else open_given(options.cgroup),
     )
     confinement.gaps(host.users, host.cgroups, lambda text: log.warning("not in force: %s", text))
     supervisor = _supervisor(options, state, host)
@@ -169,7 +171,7 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         await _console_there(supervisor.console)
         await take_over(supervisor, state.load())
         trusted = frozenset({0, os.geteuid()}) | options.authorisers
-        server = Server(supervisor, trusted)
+        server = Server(supervisor, trusted, options.statisticians)
         for listener, handler, limit in (
             (local, server.local, MAX_FRAME),
             (extended, server.extended, MAX_EXTENDED_FRAME),

@@ -23,6 +23,7 @@ LEVELS = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
+_LARGEST_UID = 2**32 - 2  # the next number means "none" to chown(2)
 _COLOURS = {"ERROR": "31", "WARNING": "33", "INFO": "34", "DEBUG": "2"}
 
 
@@ -48,6 +49,24 @@ def _directory(context: click.Context, parameter: click.Parameter, value: str) -
     if given and not os.path.isdir(value):
         raise click.BadParameter(f"no '{value}' directory", context, parameter)
     return value
+
+
+def users(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """The callback of a repeatable option that takes users by number or name."""
+    return tuple(_user(value, context, parameter) for value in values)
+
+
+def _user(value: str, context: click.Context, parameter: click.Parameter) -> int:
+    import pwd
+
+    if value.isascii() and value.isdigit():
+        if int(value) <= _LARGEST_UID:
+            return int(value)
+        raise click.BadParameter(f"{value} is larger than every user's number, {_LARGEST_UID}", context, parameter)
+    try:
+        return pwd.getpwnam(value).pw_uid
+    except (KeyError, ValueError) as error:
+        raise click.BadParameter(f"there is no user '{value}'", context, parameter) from error
 
 
 Address = tuple[str, int]

@@ -2,7 +2,7 @@
 
 ``vmmd.sock`` speaks AV5 and nothing else: one command, one answer, then it is closed, except after a ``policy add``
 that succeeded (the next command follows) and after ``statistics initial`` (from then on we ask). The socket's mode says
-who may connect; whoever can is the operator.
+who may connect; whoever can is the operator, except users who are named as being there for statistics alone.
 
 ``extended.sock`` takes authorised requests as a whole, from root, our own user and the authoriser's users alone. With
 each comes a descriptor for the answers and, for some, one with an image; the outcome goes back on the connection
@@ -48,13 +48,19 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """What happens on the connections of one daemon. ``trusted`` are the users who may authorise requests."""
+    """What happens on the connections of one daemon.
 
-    def __init__(self, supervisor: Supervisor, trusted: frozenset[int]) -> None:
+    ``trusted`` are the users who may authorise requests; of ``statisticians`` only the request for statistics is taken.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, trusted: frozenset[int], statisticians: frozenset[int] = frozenset()
+    ) -> None:
         self._supervisor = supervisor
         self._commands = Commands(supervisor)
         self._revocation = Revocation(supervisor)
         self._trusted = trusted
+        self._statisticians = statisticians - trusted
         self._local_path = os.path.join(supervisor.host.tmpdir, "util", "vmmd.sock")
 
     async def local(self, channel: Channel) -> None:
@@ -80,6 +86,10 @@ class Server:
             await self._statistics(channel, header)
             return False
         conversation = Conversation(channel, header)
+        if channel.peer.uid in self._statisticians:
+            log.warning("%s asked for more than statistics", peer)
+            await conversation.answer(Failure("only statistics are for this user"))
+            return False
         if not self._commands.knows(command):
             await conversation.answer(Failure("unknown command"))
             return False
@@ -100,7 +110,7 @@ class Server:
     async def extended(self, channel: Channel) -> None:
         """One connection to ``extended.sock``."""
         uid = channel.peer.uid
-        if uid not in self._trusted and not may_connect(channel.socket, self._local_path):
+        if not self._may_speak(channel):
             log.warning("user %d may not authorise requests, nor make any", uid)
             return
         try:
@@ -142,10 +152,17 @@ class Server:
                 return await self._revocation.revoke(request)
         return Outcome(False, Effect.NONE, "only requests are taken here")
 
+    def _may_speak(self, channel: Channel) -> bool:
+        return channel.peer.uid in self._trusted or self._is_operator(channel)
+
+    def _is_operator(self, channel: Channel) -> bool:
+        """Whoever may connect to ``vmmd.sock`` and is not there for statistics alone."""
+        return channel.peer.uid not in self._statisticians and may_connect(channel.socket, self._local_path)
+
     async def _local_request(self, channel: Channel, request: LocalRequest) -> None:
         uid = channel.peer.uid
         conversation = Conversation(channel, Header(request.name))
-        if not may_connect(channel.socket, self._local_path):  # the authoriser's user is not the operator
+        if not self._is_operator(channel):  # the authoriser's user is not
             log.warning("user %d may not make requests of its own", uid)
             await conversation.answer(Failure("only those who may connect to vmmd.sock may ask this"))
             return

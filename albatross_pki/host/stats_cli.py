@@ -6,7 +6,7 @@ import os
 import click
 
 from albatross_pki import console_script
-from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option, users
 
 PROGRAM = "albatross-stats"
 PROMETHEUS_PORT = 9797
@@ -24,7 +24,8 @@ PROMETHEUS_PORT = 9797
 @click.option(
     "--daemon-uid",
     "daemon_uids",
-    type=click.IntRange(0, 2**32 - 2),
+    callback=users,
+    metavar="USER",
     multiple=True,
     help="A user who may say whom to watch, beside root and the user of this program (repeatable).",
 )

@@ -155,6 +155,41 @@ def test_systemd_activates_us(host: Host, leaf: Issued) -> None:
             server.terminate()
 
 
+def test_p37_systemd_passes_the_authoriser_its_socket(host: Host, leaf: Issued, tmp_path: Path) -> None:
+    """So that nobody but root need write where sockets are; the file is systemd's, and stays."""
+    deployment = host.deployment
+    path = deployment.socket_path("authorise.sock")
+    code = (
+        "import os, sys; os.dup2(int(sys.argv.pop(1)), 3); "
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+        "from albatross_pki.endpoint.authorise_cli import main; main()"
+    )
+    options = ["--systemd-socket-activation", "--tmpdir", str(deployment.tmpdir), "--statedir", str(tmp_path / "state")]
+    authorise = [sys.executable, "-c", code]
+    with socket.socket(socket.AF_UNIX) as listener:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(16)
+        arguments = [*authorise, str(listener.fileno()), *options, deployment.credentials[0]]
+        with subprocess.Popen(arguments, pass_fds=(listener.fileno(),), stdout=subprocess.DEVNULL) as authoriser:
+            try:
+                with deployment.endpoint() as endpoint:
+                    assert ask_at(port_of(endpoint), host, leaf) == Text("done")
+            finally:
+                authoriser.terminate()
+        assert authoriser.returncode == 0
+        assert path.exists()
+
+
+def test_an_authoriser_that_got_no_socket_says_so(host: Host, tmp_path: Path) -> None:
+    code = "from albatross_pki.endpoint.authorise_cli import main; main()"
+    command = [sys.executable, "-c", code, "--systemd-socket-activation", "--statedir", str(tmp_path)]
+    ended = subprocess.run([*command, host.deployment.credentials[0]], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 124
+    assert "error: systemd passed 0 sockets where one is needed" in ended.stderr
+    assert "hint: leave out --systemd-socket-activation" in ended.stderr
+
+
 def test_a_port_beside_socket_activation_is_refused(host: Host) -> None:
     code = "from albatross_pki.endpoint.cli import main; main()"
     command = [sys.executable, "-c", code, "--systemd-socket-activation", "--port", "99"]

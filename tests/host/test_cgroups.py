@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 import pytest
 
 from albatross_pki.host import cgroups
-from albatross_pki.host.cgroups import Cgroups, NoCgroup, open_cgroups
+from albatross_pki.host.cgroups import Cgroups, NoCgroup, open_cgroups, open_given
 from albatross_pki.host.limits import PROCESS_OVERHEAD
 from albatross_pki.host.records import Deployment
 from albatross_pki.names import Name
@@ -79,6 +79,39 @@ def test_p33_each_process_is_bounded_and_each_delegation_weighted(tmp_path: File
         found.make(deployment("..:web"), "56ef", held)
         assert (host.base / "unikernels" / "path-.." / "56ef").is_dir()
     assert list((host.base / "unikernels").glob("*/")) == []
+
+
+@pytest.mark.usefixtures("_like_the_kernel")
+def test_p27_a_cgroup_that_somebody_else_keeps_is_free_for_the_next_daemon(tmp_path: FilePath) -> None:
+    """albatrossd stays where it is, and what it was started in has no children: systemd starts it there again."""
+    host = Host(tmp_path, pids="4711\n")
+    found = open_given(str(host.base))
+    assert found.in_force
+    assert (host.base / "keeper" / "cgroup.procs").read_text() == "4711"
+    assert not (host.base / "albatrossd").exists()
+    assert "+memory" in (host.base / "cgroup.subtree_control").read_text()
+    (host.base / "cgroup.procs").write_text("")  # the keeper has moved
+    with contextlib.ExitStack() as held:
+        place = found.make(deployment("dev:web"), "12ab", held)
+        again = open_given(str(host.base))
+        assert again.in_force
+        assert again.directory(Name.parse("dev:web"), "12ab") == place
+        held.pop_all()
+
+
+@pytest.mark.usefixtures("_like_the_kernel")
+def test_a_given_cgroup_without_a_keeper_gets_no_child_for_one(tmp_path: FilePath) -> None:
+    host = Host(tmp_path, pids="")
+    assert open_given(str(host.base)).in_force
+    assert not (host.base / "keeper").exists()
+
+
+@pytest.mark.parametrize(("controllers", "why"), [("cpu pids", "no controller for memory"), (None, "cannot be used")])
+def test_a_given_cgroup_that_cannot_be_used_is_said(tmp_path: FilePath, controllers: str | None, why: str) -> None:
+    place = tmp_path / "gone" if controllers is None else Host(tmp_path, controllers=controllers).base
+    found = open_given(str(place))
+    assert not found.in_force
+    assert why in found.why
 
 
 @pytest.mark.usefixtures("_like_the_kernel")

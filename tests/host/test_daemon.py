@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from albatross_pki.authorised import AuthorisedRequest, CertificateId, Effect, Outcome
+from albatross_pki.authorised import AuthorisedRequest, CertificateId, Effect, LocalRequest, Outcome
 from albatross_pki.commands import (
     ConsoleInactive,
     ConsoleSubscribe,
@@ -30,7 +30,8 @@ from albatross_pki.policies import Policy
 from albatross_pki.replies import ConsoleLine, Empty, Failure, Text
 from albatross_pki.transport.blocking import Connection
 from albatross_pki.unikernels import Settings, UnikernelConfig
-from albatross_pki.wire.message import decode_message
+from albatross_pki.wire.framing import frame
+from albatross_pki.wire.message import decode_message, encode_message
 from albatross_pki.wire.side import decode_side, encode_side
 from tests.host.running import HELLO, RESTART, Daemon, chain_policy, create, daemon, reachable, text_of
 
@@ -415,3 +416,54 @@ def test_p37_only_the_authoriser_may_send_authorised_requests(tmp_path: FilePath
             ran = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
         assert ran.stdout == "b''\n", ran.stderr
         assert "user 65534 may not authorise requests" in host.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user cannot be impersonated without root")
+@pytest.mark.parametrize("named", [True, False])
+def test_p37_who_is_there_for_statistics_is_no_operator(tmp_path: FilePath, named: bool) -> None:
+    """albatross-stats may open vmmd.sock, because AV5 has it ask there; that is all that it may ask."""
+    options = ("--statistics-uid", "65534") if named else ()
+    with daemon(tmp_path, *options) as host:
+        for name in ("vmmd.sock", "extended.sock"):
+            os.chmod(host.socket(name), 0o666)
+        asked = {
+            "vmmd.sock": frame(encode_message(Message(Header(Name.parse("dev:web")), UnikernelDestroy()))),
+            "extended.sock": frame(encode_side(LocalRequest(Name.parse("dev:web"), Stop()))),
+        }
+        code = (
+            "import os, socket, sys\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(bytes.fromhex(sys.argv[2]))\n"
+            "print(s.recv(4096)[4:].hex())"
+        )
+        answers = {}
+        with reachable(FilePath(host.socket("vmmd.sock")).parent):
+            for name, octets in asked.items():
+                arguments = [sys.executable, "-c", code, host.socket(name), octets.hex()]
+                ran = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
+                answers[name] = bytes.fromhex(ran.stdout)
+            statistics = frame(encode_message(Message(Header(), StatsInitial())))
+            arguments = [sys.executable, "-c", code, host.socket("vmmd.sock"), statistics.hex()]
+            accepted = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
+        assert decode_message(bytes.fromhex(accepted.stdout)).payload == Empty(), accepted.stderr
+        told = decode_message(answers["vmmd.sock"]).payload
+        assert told == Failure("only statistics are for this user" if named else "destroy: not found")
+        assert (answers["extended.sock"] == b"") is named
+
+
+def test_a_user_is_given_by_number_or_name(tmp_path: FilePath) -> None:
+    for option in ("--authoriser-uid", "--statistics-uid"):
+        for value, why in (
+            ("nobody-at-all", "there is no user"),
+            (str(2**32 - 1), "is larger than"),
+            ("-1", "no user"),
+        ):
+            ended = subprocess.run(
+                [sys.executable, "-c", "from albatross_pki.host.cli import main; main()", option, value],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert (ended.returncode, why in ended.stderr) == (124, True), ended.stderr
+    with daemon(tmp_path, "--authoriser-uid", "nobody", "--statistics-uid", "65533") as host:
+        assert host.ask(":", UnikernelInfoRequest()) is not None
