@@ -23,6 +23,8 @@ from types import MappingProxyType, TracebackType
 
 from albatross_pki.errors import AlbatrossError, check_range
 from albatross_pki.files import DISK, Disk
+from albatross_pki.host.disk_reserve import DiskFull, check_room
+from albatross_pki.host.limits import DISK_RESERVE
 from albatross_pki.names import Name
 from albatross_pki.wire.compression import Inflater, checked_level
 from albatross_pki.wire.errors import InflatedTooLarge, MalformedMessage
@@ -48,8 +50,9 @@ class BlockRefused(AlbatrossError):
 class BlockStore:
     """The block devices in ``directory``, which is made by ``scan`` if it is not there."""
 
-    def __init__(self, directory: str, disk: Disk = DISK) -> None:
+    def __init__(self, directory: str, disk: Disk = DISK, *, reserve: int = DISK_RESERVE) -> None:
         self.directory = directory
+        self.reserve = reserve
         self._disk = disk
         self._devices: dict[Name, int] = {}
         self._in_use: set[Name] = set()
@@ -146,6 +149,7 @@ class BlockStore:
             try:
                 with self._making("snapshot block", target) as (descriptor, temporary):
                     if not _reflink(original, descriptor):
+                        self.check_room(target, self._allocated(original))
                         _copy_sparse(original, descriptor)
                     os.ftruncate(descriptor, self._devices[source] * MEBIBYTE)
                     self._publish(descriptor, temporary, target)
@@ -161,6 +165,17 @@ class BlockStore:
             raise BlockRefused("block info: not found", name)
         with _system_errors("block info", name):
             return os.lstat(self._path(str(name))).st_blocks * 512
+
+    def check_room(self, name: Name, octets: int) -> None:
+        """Raise ``BlockRefused`` unless so many octets can be written and the disk's reserve stays free."""
+        try:
+            check_room(self.directory, octets, reserve=self.reserve)
+        except DiskFull as error:
+            raise BlockRefused(error.message, name) from error
+
+    @staticmethod
+    def _allocated(descriptor: int) -> int:
+        return os.fstat(descriptor).st_blocks * 512
 
     def _path(self, entry: str) -> str:
         return os.path.join(self.directory, entry)
@@ -299,6 +314,7 @@ class Replacement:
         for begin in range(0, len(piece), PIECE):
             part = memoryview(piece)[begin : begin + PIECE]
             if not _is_zero(part):  # zeros stay a hole
+                self._store.check_room(self._name, len(part))
                 _write_all(self._descriptor, part, self._written)
             self._written += len(part)
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.extensions import ImageBinding
 from albatross_pki.host import faults
+from albatross_pki.host.disk_reserve import DiskFull, check_room
 from albatross_pki.host.limits import COPY_PIECE, DISK_RESERVE, MAX_IMAGE
 
 _TEMPORARY = ".new-"
@@ -236,12 +237,13 @@ class ImageStore:
             self._unlink(temporary)
 
     def _write(self, descriptor: int, piece: bytes | memoryview) -> None:
-        room = os.fstatvfs(descriptor)
-        if room.f_bavail * room.f_frsize - len(piece) < self.reserve:
+        try:
+            check_room(self.directory, len(piece), reserve=self.reserve)
+        except DiskFull as error:
             raise StoreError(
                 f"the file system of {self.directory} is full but for its reserve of {self.reserve >> 20} MB",
-                hint="make room, or destroy unikernels that are not needed",
-            )
+                hint=error.hint,
+            ) from error
         view = memoryview(piece)
         while view:
             view = view[os.write(descriptor, view) :]

@@ -19,6 +19,9 @@ MAX_IMAGE = 1024 * MEBIBYTE  # uncompressed; also bounded by the binding's size 
 COPY_PIECE = MEBIBYTE  # read, hashed and written at a time: memory does not grow with the image
 INLINE_WORK = 256 * 1024  # below this, hashing and writing take less time than handing them to a thread
 DISK_RESERVE = 64 * MEBIBYTE  # stays free on the state's file system, so that destroy and policies can be recorded
+LOG_RESERVE = 8 * MEBIBYTE  # of the disk for the state's write-ahead log: some hundreds of destroys on a full disk
+BALLAST = MEBIBYTE  # of the disk while albatrossd does not run, so that it can start on a full one
+STATE_ROOM = 16 * MEBIBYTE  # below this, nothing new is recorded
 HISTORY_DEPTH = 3  # previous deployments kept for rollback, per unikernel
 
 # configurations

@@ -4,6 +4,8 @@
   records are written with ``NORMAL`` instead: they must survive the daemon, but no process survives the machine.
 * ``user_version`` is the version of the schema. A newer one is refused, an older one is brought up to date; a file
   that is not ours or is damaged is refused and left as it is.
+* The log keeps some room on the disk, and what adds something is refused while the disk is nearly full: what makes room
+  can be written on a disk that somebody else has filled (``disk_reserve``).
 * The directory is locked while a daemon has it open: two supervisors of one state would start everything twice.
 
 Every public method is one transaction and raises ``StateError`` if it could not be written; then nothing changed.
@@ -13,6 +15,7 @@ What is wanted, and what follows from it, is decided elsewhere.
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,15 +24,20 @@ from datetime import UTC, datetime, timedelta
 from albatross_pki.authorised import CertificateId, ChainPolicy
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host import events_log, faults
+from albatross_pki.host.disk_reserve import check_room, hold
 from albatross_pki.host.events_log import EventLog
 from albatross_pki.host.lifecycle import Wanted
+from albatross_pki.host.limits import BALLAST
 from albatross_pki.host.records import AttachedTap, ChainPolicies, Deployment, ProcessRecord, Snapshot, UnikernelRecord
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.wire.configuration import decode_config, encode_config
 
+log = logging.getLogger(__name__)
+
 FILE_NAME = "albatross.sqlite"
 LOCK_NAME = "albatross.lock"
+BALLAST_NAME = "albatross.reserve"  # as long as nobody has the state open
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x416C6261  # "Alba"
 NO_CHANGE = ChainPolicies()
@@ -89,7 +97,10 @@ class State:
 
     def __init__(self, directory: str) -> None:
         self.path = os.path.join(directory, FILE_NAME)
+        self._directory = directory
         self._lock = _lock(os.path.join(directory, LOCK_NAME))
+        with contextlib.suppress(OSError):  # its room is for the files that SQLite makes now
+            os.unlink(os.path.join(directory, BALLAST_NAME))
         try:
             self._database = _open(self.path)
         except BaseException:
@@ -101,6 +112,8 @@ class State:
         """Close the database and let others have the directory; a second time does nothing."""
         self._database.close()
         if self._lock >= 0:
+            hold(_log_of(self.path))  # SQLite has removed it: the next start may be on a full disk
+            hold(os.path.join(self._directory, BALLAST_NAME), BALLAST)
             os.close(self._lock)
             self._lock = -1
 
@@ -121,6 +134,7 @@ class State:
         Returns the digests of images that nothing refers to any more.
         """
         name = str(deployment.name)
+        check_room(self._directory)
         with self._transaction() as execute:
             execute(
                 "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)",
@@ -174,6 +188,7 @@ class State:
     # policies
 
     def set_policy(self, path: Path, policy: Policy) -> None:
+        check_room(self._directory)
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO policies VALUES (?, ?)", (str(path), _policy_text(policy)))
 
@@ -183,6 +198,8 @@ class State:
 
     def remember(self, policies: ChainPolicies) -> None:
         """Remember policies of chains, for commands that change something else than a unikernel."""
+        if policies.fresh:
+            check_room(self._directory)
         with self._transaction() as execute:
             _remember(execute, policies)
 
@@ -315,11 +332,20 @@ def _open(path: str) -> sqlite3.Connection:
         _check(path, database)
     except sqlite3.Error as error:
         database.close()
+        if error.sqlite_errorname.startswith(("SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")):
+            raise StateError(f"{path} cannot be opened: {error}", hint=_HINT_ROOM) from error
         raise StateError(f"{path} is damaged or not a state of albatrossd: {error}", hint=_HINT_DAMAGED) from error
     except BaseException:
         database.close()
         raise
+    if not hold(_log_of(path)):
+        log.warning("no room for a reserve beside %s: on a full disk unikernels cannot be destroyed", path)
     return database
+
+
+def _log_of(path: str) -> str:
+    """The write-ahead log of a database, where SQLite looks for it."""
+    return f"{path}-wal"
 
 
 def _check(path: str, database: sqlite3.Connection) -> None:
@@ -346,8 +372,11 @@ def _check(path: str, database: sqlite3.Connection) -> None:
     database.executescript(events_log.SCHEMA)  # a table that older releases do not miss and do not mind
 
 
+_HINT_ROOM = "make room on the file system of --dbdir"
+
+
 def _hint(error: sqlite3.Error) -> str | None:
-    return "make room on the file system of --dbdir" if "full" in str(error) else None
+    return _HINT_ROOM if "full" in str(error) else None
 
 
 def _remember(execute: _Execute, policies: ChainPolicies) -> None:
