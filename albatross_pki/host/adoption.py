@@ -86,6 +86,7 @@ def _take_in(supervisor: Supervisor, record: UnikernelRecord) -> None:
     phase = Phase.STOPPED if stopped else Phase.WAITING
     supervisor.table[record.name] = Unikernel(current, tuple(older[: supervisor.keep]), phase)
     supervisor.tree.add(record.name, current.settings, stopped=stopped)
+    supervisor.charge_images(record.name)
 
 
 def _find_processes(supervisor: Supervisor, records: Iterable[ProcessRecord]) -> list[tuple[ProcessRecord, Process]]:

@@ -58,6 +58,12 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
     help="Earlier deployments of each unikernel that are kept for rollback.",
 )
 @click.option(
+    "--image-quota",
+    type=click.IntRange(1, 1000),
+    help="Megabytes of images that a path may store for each megabyte of memory that it may use.  "
+    "[default: 1 and the --history]",
+)
+@click.option(
     "--stop-grace",
     type=click.FloatRange(0, 3600),
     default=10.0,
@@ -91,6 +97,7 @@ def command(
     cgroup: str | None,
     isolated: tuple[str, ...],
     history: int,
+    image_quota: int | None,
     stop_grace: float,
     come_up_grace: float,
     import_dump: str | None,
@@ -127,6 +134,7 @@ def command(
             isolated_bridges=frozenset(isolated),
             patience=Patience(stop=stop_grace, come_up=come_up_grace),
             history=history,
+            image_quota=image_quota,
         )
     )
 

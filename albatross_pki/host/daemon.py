@@ -73,6 +73,7 @@ class Options:
     isolated_bridges: frozenset[str] = frozenset()
     patience: Patience = field(default_factory=Patience)
     history: int = HISTORY_DEPTH
+    image_quota: int | None = None
 
 
 def run(options: Options) -> None:
@@ -205,7 +206,16 @@ def _supervisor(options: Options, state: State, host: Surroundings) -> Superviso
     log.info("root policy: %s", root)
     book = PolicyBook(root, reserve_mb=machine.reserve_mb(root.memory_mb))
     console = ConsoleAttachment(os.path.join(options.tmpdir, "util", "console.sock"))
-    return Supervisor(host, state, book, console, StatisticsLink(), patience=options.patience, keep=options.history)
+    return Supervisor(
+        host,
+        state,
+        book,
+        console,
+        StatisticsLink(),
+        patience=options.patience,
+        keep=options.history,
+        image_quota=options.image_quota,
+    )
 
 
 def _set(*events: asyncio.Event) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,9 +19,10 @@ from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host import events_kinds as events
 from albatross_pki.host.configurations import configuration_violations, missing_on_host
 from albatross_pki.host.events_kinds import By, What
-from albatross_pki.host.images import ImageRefused, Source, StoredImage
+from albatross_pki.host.image_intake import taken_image
+from albatross_pki.host.images import Source, StoredImage
 from albatross_pki.host.lifecycle import Event, Phase, Wanted, possible
-from albatross_pki.host.limits import INLINE_WORK, MAX_IMAGE, MAX_UNIKERNELS, MEBIBYTE
+from albatross_pki.host.limits import MAX_UNIKERNELS
 from albatross_pki.host.machine import online_cpus
 from albatross_pki.host.preparation import Prepared, mapped, prepare
 from albatross_pki.host.processes import Process
@@ -35,7 +36,6 @@ from albatross_pki.unikernels import Settings, UnikernelConfig
 Commit = Callable[[Deployment], None]
 CREATED = "created unikernel"
 DESTROYED = "destroyed unikernel"
-_IMAGE_MISSING = "the image must be sent along"
 
 
 class DidNotComeUp(AlbatrossError):
@@ -72,7 +72,7 @@ class Deployments:
                 raise Refused([_name_taken(old)], hint="destroy it first, or create with force")
             remembering = self._remembering(rights)
             with self._reserved(name, config, rights, old):
-                async with self._taken_image(config, source, rights) as image:
+                async with taken_image(supervisor, name, config, source, rights) as image:
                     deployment = self._deployment(name, config.settings, image, config)
                     check_deployment(rights, deployment)
                     commit = self._deploying(remembering)
@@ -377,39 +377,7 @@ class Deployments:
             left = supervisor.table.get(name)
             stopped = left is not None and left.phase is Phase.STOPPED
             supervisor.tree.settle(name, None if left is None else left.deployment.settings, stopped=stopped)
-
-    @contextlib.asynccontextmanager
-    async def _taken_image(
-        self, config: UnikernelConfig, source: Source | None, rights: Rights
-    ) -> AsyncIterator[StoredImage]:
-        """The image in the store, pinned; as many octets as the memory asked for may be sent."""
-        limit = min(MAX_IMAGE, config.settings.memory_mb * MEBIBYTE)
-        if source is None:
-            image = self._known_image(rights)
-        elif source.length <= INLINE_WORK:
-            image = self._images.take(source, limit=limit, binding=rights.binding)
-        else:
-            image = await asyncio.to_thread(self._images.take, source, limit=limit, binding=rights.binding)
-        try:
-            yield image
-        finally:
-            self._images.unpin(image.digest)
-
-    def _known_image(self, rights: Rights) -> StoredImage:
-        """The image that the leaf names by its digest alone, if the same delegation deployed it before.
-
-        Whoever else may have it here makes no difference, not even to the answer.
-        """
-        binding = rights.binding
-        if binding is None or rights.top.is_root:
-            raise ImageRefused(_IMAGE_MISSING)
-        for unikernel in self._supervisor.table.values():
-            if rights.top.contains(unikernel.name.path):
-                for deployment in (unikernel.deployment, *unikernel.older):
-                    if deployment.image == binding.digest and deployment.size == binding.size:
-                        self._images.pin(deployment.image)
-                        return StoredImage(deployment.image, deployment.size)
-        raise ImageRefused(_IMAGE_MISSING)
+            supervisor.charge_images(name)
 
     @contextlib.contextmanager
     def _pinned(self, digest: bytes) -> Iterator[None]:

@@ -50,6 +50,11 @@ def host_document(supervisor: Supervisor, path: Path) -> dict[str, Any]:
     host, now = supervisor.host, datetime.now(UTC)
     policy = supervisor.book.effective_at(now)(path)
     usage = supervisor.tree.usage(path)
+    images = supervisor.stored.octets(path)
+    image_limit = supervisor.image_limits(supervisor.book.effective_at(now))(path)
+    over = [each.text for each in supervisor.book.exceeded(supervisor.tree, path, now)]
+    if image_limit is not None and images > image_limit:
+        over.append(f"images take {images} octets, {image_limit} are allowed")
     return {
         "version": __version__,
         "protocol": PROTOCOL_VERSION,
@@ -69,7 +74,8 @@ def host_document(supervisor: Supervisor, path: Path) -> dict[str, Any]:
             for each in sorted(supervisor.book.operator)
             if path.contains(each)
         ],
-        "over": [each.text for each in supervisor.book.exceeded(supervisor.tree, path, now)],
+        "images": {"octets": images, "limit_octets": image_limit},
+        "over": over,
     }
 
 

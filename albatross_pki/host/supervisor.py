@@ -27,7 +27,15 @@ from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.events_recorder import EventRecorder
 from albatross_pki.host.lifecycle import TOLD_TO_END, Event, Phase, Wanted, advance
-from albatross_pki.host.limits import COME_UP_GRACE, ENDED_KEPT, FIRST_DELAY, HISTORY_DEPTH, KILL_GRACE, STOP_GRACE
+from albatross_pki.host.limits import (
+    COME_UP_GRACE,
+    ENDED_KEPT,
+    FIRST_DELAY,
+    HISTORY_DEPTH,
+    KILL_GRACE,
+    MEBIBYTE,
+    STOP_GRACE,
+)
 from albatross_pki.host.policy_book import PolicyBook
 from albatross_pki.host.preparation import Prepared, prepare
 from albatross_pki.host.processes import Process, end, start_ticks
@@ -36,8 +44,9 @@ from albatross_pki.host.restarts import Decision, Exit, delay, failures_after, j
 from albatross_pki.host.state import State, StateError
 from albatross_pki.host.statistics_link import StatisticsLink
 from albatross_pki.host.surroundings import Surroundings
-from albatross_pki.names import Name
-from albatross_pki.policy.tree import ResourceTree
+from albatross_pki.names import Name, Path
+from albatross_pki.policy.stored import Limits, StoredImages
+from albatross_pki.policy.tree import EffectivePolicy, ResourceTree
 from albatross_pki.text import printable
 
 log = logging.getLogger(__name__)
@@ -116,13 +125,16 @@ class Supervisor:
         *,
         patience: Patience | None = None,
         keep: int = HISTORY_DEPTH,
+        image_quota: int | None = None,
     ) -> None:
         self.host, self.state, self.book = host, state, book
         self.console, self.statistics = console, statistics
         self.patience = patience or Patience()
         self.keep = keep
+        self.image_quota = 1 + keep if image_quota is None else image_quota
         self.table: dict[Name, Unikernel] = {}
         self.tree = ResourceTree()
+        self.stored = StoredImages()
         self.ended: list[Ended] = []
         self.events = EventRecorder(state, console.path)
         self.shutting_down = False
@@ -175,6 +187,23 @@ class Supervisor:
     def take(self, unikernel: Unikernel, event: Event) -> None:
         """Let ``event`` happen to ``unikernel``."""
         unikernel.phase = advance(unikernel.phase, event)
+
+    # images
+
+    def charge_images(self, name: Name) -> None:
+        """Charge exactly the images that are kept for ``name`` now."""
+        unikernel = self.table.get(name)
+        kept = () if unikernel is None else (unikernel.deployment, *unikernel.older)
+        self.stored.settle(name, {each.image: each.size for each in kept})
+
+    def image_limits(self, effective: EffectivePolicy) -> Limits:
+        """How many octets of images each path may store: a multiple of the memory that its policy allows."""
+
+        def limit(path: Path) -> int | None:
+            policy = effective(path)
+            return None if policy is None else max(0, policy.memory_mb) * self.image_quota * MEBIBYTE
+
+        return limit
 
     # starting
 
@@ -305,6 +334,7 @@ class Supervisor:
         if self.table.get(unikernel.name) is unikernel:
             del self.table[unikernel.name]
             self.tree.settle(unikernel.name, None)
+            self.charge_images(unikernel.name)
 
     def _process_gone(self, record: ProcessRecord) -> None:
         try:

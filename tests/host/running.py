@@ -140,7 +140,13 @@ class Inside:
 
 @contextlib.asynccontextmanager
 async def inside(
-    root: FilePath, *, patience: Patience = QUICK, policy: Policy = WIDE, keep_running: bool = False, keep: int = 3
+    root: FilePath,
+    *,
+    patience: Patience = QUICK,
+    policy: Policy = WIDE,
+    keep_running: bool = False,
+    keep: int = 3,
+    image_quota: int | None = None,
 ) -> AsyncIterator[Inside]:
     """A host in ``root`` for as long as the block runs; everything is ended afterwards."""
     tmpdir, dbdir = directories(root)
@@ -148,7 +154,9 @@ async def inside(
     host = Surroundings(tmpdir, dbdir)
     console = ConsoleAttachment(os.path.join(tmpdir, "util", "console.sock"))
     book = PolicyBook(policy)
-    supervisor = Supervisor(host, state, book, console, StatisticsLink(), patience=patience, keep=keep)
+    supervisor = Supervisor(
+        host, state, book, console, StatisticsLink(), patience=patience, keep=keep, image_quota=image_quota
+    )
     task = asyncio.create_task(console.run())
     try:
         await take_over(supervisor, state.load())
