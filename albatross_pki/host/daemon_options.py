@@ -59,10 +59,11 @@ def users(context: click.Context, parameter: click.Parameter, values: tuple[str,
 def _user(value: str, context: click.Context, parameter: click.Parameter) -> int:
     import pwd
 
-    if value.isascii() and value.isdigit():
-        if int(value) <= _LARGEST_UID:
+    number = value.removeprefix("-")
+    if number.isascii() and number.isdigit():
+        if 0 <= int(value) <= _LARGEST_UID:
             return int(value)
-        raise click.BadParameter(f"{value} is larger than every user's number, {_LARGEST_UID}", context, parameter)
+        raise click.BadParameter(f"{value} is not in the range 0<=x<={_LARGEST_UID}", context, parameter)
     try:
         return pwd.getpwnam(value).pw_uid
     except (KeyError, ValueError) as error:

@@ -25,6 +25,7 @@ from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host.audit_cli import audit
 from albatross_pki.host.bridges_cli import bridge
+from albatross_pki.host.doctor_cli import doctor
 
 if TYPE_CHECKING:
     from albatross_pki.host.ensemble import Tls
@@ -44,6 +45,7 @@ def program() -> None:
 
 
 program.add_command(audit)
+program.add_command(doctor)
 program.add_command(bridge)
 
 
@@ -174,18 +176,6 @@ def stop(directory: str) -> None:
                 raise AlbatrossError(f"process {pid} has not ended after {STOP_TIMEOUT:g} seconds")
         finally:
             os.close(descriptor)
-
-
-@program.command(help="Say what this machine can do, and which promises are not in force on it.")
-@click.argument("directory", type=click.Path(file_okay=False, exists=True), required=False)
-def doctor(directory: str | None) -> int:
-    from albatross_pki.host.doctor import examine
-
-    findings = list(examine(directory))
-    width = max(len(finding.subject) for finding in findings)
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.good else 'look'}  {finding.subject:<{width}}  {finding.text}")
-    return ExitCode.OK
 
 
 def _where(listening: object) -> str:

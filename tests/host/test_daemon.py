@@ -455,8 +455,8 @@ def test_a_user_is_given_by_number_or_name(tmp_path: FilePath) -> None:
     for option in ("--authoriser-uid", "--statistics-uid"):
         for value, why in (
             ("nobody-at-all", "there is no user"),
-            (str(2**32 - 1), "is larger than"),
-            ("-1", "no user"),
+            (str(2**32 - 1), "is not in the range"),
+            ("-1", "is not in the range"),
         ):
             ended = subprocess.run(
                 [sys.executable, "-c", "from albatross_pki.host.cli import main; main()", option, value],
