@@ -110,7 +110,8 @@ class ConsolePrinter:
 
     def answer(self, number: int, header: Header, reply: Success) -> None:
         """Print that a subscription was accepted, for those who wait at it."""
-        if self._wish.lines is None and self._wish.follow and self._screen.form == "table":
+        waited_at = self._wish.lines is None and self._wish.follow and self._screen.form == "table"
+        if waited_at or self._screen.form == "upstream":
             self._screen.answer(header.name, reply, self._prefixes[number])
 
     def take(self, number: int, header: Header, data: Streamed) -> bool:

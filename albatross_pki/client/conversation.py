@@ -19,7 +19,8 @@ from typing import Protocol, cast
 from albatross_pki import commands as c
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, Events
-from albatross_pki.messages import Header, Message
+from albatross_pki.messages import ROOT, Header, Message
+from albatross_pki.names import Name
 from albatross_pki.replies import BlockChunk, ConsoleLine, Data, Failure, Statistics, Success, Text
 
 Streamed = Data | Text  # what comes behind the answer that begins a stream
@@ -41,12 +42,16 @@ class NoAnswer(AlbatrossError):
 
 
 class CommandFailed(Refused):
-    """The other side understood the command and answered with a failure, which may have several reasons."""
+    """The other side understood the command and answered with a failure, which may have several reasons.
+
+    ``name`` is what the answer is about.
+    """
 
     exit_code = ExitCode.REMOTE_COMMAND
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: Name = ROOT) -> None:
         super().__init__(text.split("; "))
+        self.name = name
 
 
 class Incoming(Protocol):
@@ -94,7 +99,7 @@ def converse(
     if first is None:
         raise NoAnswer("the connection was closed before an answer came", hint="the server's log says why")
     if isinstance(first.payload, Failure):
-        raise CommandFailed(first.payload.text)
+        raise CommandFailed(first.payload.text, first.header.name)
     if not isinstance(first.payload, Success):
         raise NoAnswer(f"expected an answer, got {type(first.payload).__name__}")
     on_success(first.header, first.payload)
@@ -112,7 +117,7 @@ def _read(incoming: Incoming, on_data: Callable[[Header, Streamed], bool], expec
             # Albatross' endpoint ends every stream with a failure, an orderly end included
             if message.payload.text == "exception while reading from fd":
                 return
-            raise CommandFailed(message.payload.text)
+            raise CommandFailed(message.payload.text, message.header.name)
         if not isinstance(message.payload, expected):
             raise NoAnswer(f"expected data, got {type(message.payload).__name__}")
         if not on_data(message.header, cast(Streamed, message.payload)):
@@ -126,7 +131,7 @@ def _dump(incoming: Incoming, on_data: Callable[[Header, Streamed], bool]) -> No
             case Failure(text="exception while reading from fd") if ended:
                 return
             case Failure(text=text):
-                raise CommandFailed(text)
+                raise CommandFailed(text, message.header.name)
             case BlockChunk() if not ended:
                 on_data(message.header, message.payload)
                 ended = message.payload.content is None

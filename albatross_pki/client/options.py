@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = click.Path(exists=True, file_okay=False)
 DEFAULT_TMPDIR = "/run/albatross"
-FORMATS = ("table", "json", "name")
+FORMATS = ("table", "json", "name", "upstream")
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
 DIALECTS = ("native", "upstream")
 
@@ -215,6 +215,32 @@ class _Lazy(click.Group):
 
 class ClientProgram(Commands, _Lazy):
     """A program for people: its commands are made when they are asked for, ``_`` and prefixes are understood."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.callback is not None:
+            command.callback = as_upstream_says(command.callback)
+        return command
+
+
+def as_upstream_says(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """A command's ``callback``; with ``-o upstream`` a host's failure is told as Albatross' own client does."""
+
+    def called(**values: Any) -> Any:
+        if values.get("form") != "upstream":
+            return callback(**values)
+        from albatross_pki.client.conversation import CommandFailed
+        from albatross_pki.client.upstream import failure_text
+
+        try:
+            return callback(**values)
+        except CommandFailed as failure:
+            if not values.get("quiet"):
+                program = click.get_current_context().find_root().info_name or ""
+                click.echo(failure_text(program, failure.name, failure.message))
+            return int(failure.exit_code)
+
+    return called
 
 
 def client_commands(submit: Submit, words: tuple[str, ...], options: Callable[[], list[click.Parameter]]) -> Factories:

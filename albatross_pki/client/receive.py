@@ -61,7 +61,8 @@ def _show(reception: Reception, conversation: Conversation, *, streamed: bool) -
 
     def on_success(header: Header, reply: Success) -> None:
         # a subscription's own answer is of interest only to people who wait for what follows
-        if not streamed or (reception.lines is None and reception.screen.form == "table"):
+        form = reception.screen.form
+        if not streamed or form == "upstream" or (reception.lines is None and form == "table"):
             reception.screen.answer(header.name, reply)
 
     def on_data(header: Header, data: Streamed) -> bool:
@@ -103,9 +104,10 @@ def _show_events(reception: Reception, conversation: Conversation) -> None:
 def _store_image(reception: Reception, name: Name, conversation: Conversation) -> None:
     target = reception.to or default_target(name)
 
-    def on_success(_: Header, reply: Success) -> None:
+    def on_success(header: Header, reply: Success) -> None:
         if not isinstance(reply, UnikernelImage):
             raise NoAnswer(f"expected an image, got {type(reply).__name__}")
+        _begin(reception, header, reply)
         image = reply.image
         if reply.compressed:
             from albatross_pki.wire.compression import decompress
@@ -114,6 +116,7 @@ def _store_image(reception: Reception, name: Name, conversation: Conversation) -
         with new_file(target) as file:
             file.write(image)
         reception.screen.note(f"image of {len(image)} octets stored in {target}")
+        reception.screen.upstream(f"dumped image to {target}")
 
     conversation(on_success, _nothing_more)
 
@@ -124,9 +127,10 @@ def _store_dump(reception: Reception, name: Name, conversation: Conversation) ->
     with new_file(target) as file:
         sink = _Sink(file)
 
-        def on_success(_: Header, reply: Success) -> None:
+        def on_success(header: Header, reply: Success) -> None:
             if not isinstance(reply, BlockImage):
                 raise NoAnswer(f"expected a dump, got {type(reply).__name__}")
+            _begin(reception, header, reply)
             sink.begin(reply.compressed)
 
         def on_data(_: Header, data: Streamed) -> bool:
@@ -140,6 +144,13 @@ def _store_dump(reception: Reception, name: Name, conversation: Conversation) ->
         finally:
             meter.done()
     reception.screen.note(f"content of {sink.octets} octets stored in {target}")
+    reception.screen.upstream(f"dumped to {target}")
+
+
+def _begin(reception: Reception, header: Header, reply: Success) -> None:
+    """Tell what is about to be stored, to those who expect Albatross' words; all others are told what was stored."""
+    if reception.screen.form == "upstream":
+        reception.screen.answer(header.name, reply)
 
 
 class _Sink:

@@ -32,6 +32,7 @@ def program() -> "click.Command":
 
     from albatross_pki.client.options import (
         DESTINATION,
+        as_upstream_says,
         extra_options,
         output_options,
         server_identity_options,
@@ -44,7 +45,7 @@ def program() -> "click.Command":
     file = click.Path(exists=True, dir_okay=False)
     command = click.Command(
         "albatross-client-remote-tls",
-        callback=called,
+        callback=as_upstream_says(called),
         params=[
             click.Argument(["ca"], type=file, metavar="CA"),
             click.Argument(["cert"], type=file, metavar="CERT"),

@@ -56,12 +56,21 @@ class Screen:
             self._print(json.dumps(success_document(name, reply), indent=2))
         elif self.form == "name":
             self._print("\n".join(names_of(reply)))
+        elif self.form == "upstream" and not _is_document(reply):
+            from albatross_pki.client.upstream import answer_text
+
+            self._print(prefix + answer_text(name, reply))
         else:
             self._print(prefix + self._table(name, reply))
 
     def data(self, name: Name, data: Data, prefix: str = "") -> None:
         """Print one piece of a stream on a line of its own, and make it seen at once."""
         if self.quiet or isinstance(data, BlockChunk):
+            return
+        if self.form == "upstream":
+            from albatross_pki.client.upstream import data_text
+
+            self._print(prefix + data_text(data))
             return
         document = data_document(name, data)
         if self.form == "json":
@@ -87,13 +96,18 @@ class Screen:
         if not self.quiet and self.form == "table":
             self._print(text)
 
+    def upstream(self, text: str) -> None:
+        """Print a line that only those get who asked for the words of Albatross' own client."""
+        if not self.quiet and self.form == "upstream":
+            self._print(text)
+
     def _print(self, text: str) -> None:
         if text:
             print(text, flush=True)  # noqa: T201  this is where answers are printed
 
     def _table(self, name: Name, reply: Success) -> str:
         match reply:
-            case Text(text) if text.startswith(("{", "[")):
+            case Text() if _is_document(reply):
                 return _document_table(success_document(name, reply), self.width)
             case Text(text):
                 return printable(text)
@@ -159,6 +173,11 @@ def _block_rows(name: Name, reply: BlockDevices) -> list[list[str]]:
         [_short_text(document["name"]), f"{document['size_mb']} MB", "yes" if document["active"] else "no"]
         for document in success_document(name, reply)
     ]
+
+
+def _is_document(reply: Success) -> bool:
+    """Whether this is an answer to an extended command, which is a JSON document in a text."""
+    return isinstance(reply, Text) and reply.text.startswith(("{", "["))
 
 
 def names_of(reply: Success) -> list[str]:

@@ -21,6 +21,7 @@ from albatross_pki.client.conversation import NoAnswer
 from albatross_pki.client.local import OnData, OnSuccess
 from albatross_pki.client.show import Screen
 from albatross_pki.client.update import DEFAULT_URL, UnknownImage, Update, kept_settings, parse_url
+from albatross_pki.client.upstream import answer_text
 from albatross_pki.command_line import LEVEL, NAME, Parsed, TypedCommand
 from albatross_pki.commands import UnikernelCreate, UnikernelInfoRequest
 from albatross_pki.console_script import report
@@ -159,7 +160,7 @@ class Updater:
         if self._wish.dry_run:
             self._say(name, document | {"action": "available"}, f"compare at {document['compare']}", name_it=name_it)
             return SOMETHING_TO_DO
-        if self._screen.form == "table":
+        if self._screen.form in ("table", "upstream"):
             self._say(name, {}, f"compare at {document['compare']}", name_it=name_it)
         text = self._replace(name, info, update)
         self._say(name, document | {"action": "updated"}, text, name_it=name_it)
@@ -169,7 +170,10 @@ class Updater:
         texts: list[str] = []
 
         def on_success(_: Header, reply: Success) -> None:
-            texts.append(printable(reply.text) if isinstance(reply, Text) else "done")
+            if self._screen.form == "upstream":
+                texts.append(answer_text(name, reply))
+            else:
+                texts.append(printable(reply.text) if isinstance(reply, Text) else "done")
 
         settings = kept_settings(info, self._wish.add_name)
         with tempfile.TemporaryDirectory(prefix="albatross-") as place:
