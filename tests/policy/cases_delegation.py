@@ -286,13 +286,12 @@ def constraints_with_one_deployment_more() -> Presented:
     return constrained(CONSTRAINTS, Constraints(deployments=frozenset({b"\3" * 32})))
 
 
-@refused("constraints", "permitted", text="do not allow commands info")
+@refused("constraints", text="do not allow commands destroy")
 def constraints_hidden_by_one_in_the_middle() -> Presented:
     """A certificate that says nothing about commands hides nothing of what was said above."""
-    root = Authority.root()
-    top = root.delegate("dev", constraints=Constraints(commands=frozenset({"create"})))
+    top = Authority.root().delegate("dev", constraints=INFO)
     middle = top.delegate("sub", constraints=Constraints(names=frozenset({"*"})))
-    return shown(middle.delegate("deep", constraints=INFO).leaf())
+    return shown(middle.delegate("deep", constraints=Constraints(commands=frozenset({"info", "destroy"}))).leaf())
 
 
 @refused("critical", text="the constraints extension must be critical")

@@ -113,9 +113,15 @@ def key_usage_of_garbage() -> Presented:
 # CA or not
 
 
-@refused("ca", "key-usage", text="a CA certificate where a leaf must stand")
+@refused("ca", text="a CA certificate where a leaf must stand")
 def ca_flag_in_a_leaf() -> Presented:
-    """A command in a certificate that could issue others."""
+    """A command in a certificate that says it is a CA."""
+    return shown(dev().leaf(add=[(x509.BasicConstraints(True, None), True)]))
+
+
+@refused("ca", "key-usage", text="a CA certificate where a leaf must stand")
+def leaf_that_could_issue_others() -> Presented:
+    """A command in a certificate that is a CA in everything."""
     extensions = [(x509.BasicConstraints(True, None), True), (key_usage("digital_signature", "key_cert_sign"), True)]
     return shown(dev().leaf(add=extensions))
 

@@ -319,8 +319,15 @@ def command_beyond_the_leafs_own_constraints() -> Presented:
     return shown(dev().leaf(constraints=Constraints(commands=frozenset({"destroy"}))))
 
 
-@refused("constraints", "permitted", text="do not allow commands destroy")
+@refused("constraints", text="do not allow commands destroy")
 def constraints_of_a_leaf_wider_than_above() -> Presented:
+    """A leaf asks for more than there is above, and uses nothing of it."""
+    wider = Constraints(commands=frozenset({"info", "destroy"}))
+    return shown(dev(Constraints(commands=frozenset({"info"}))).leaf(constraints=wider))
+
+
+@refused("constraints", "permitted", text="do not allow commands destroy")
+def leaf_that_gives_itself_a_command() -> Presented:
     """A leaf cannot give itself what nobody above had."""
     return shown(
         dev(Constraints(commands=frozenset({"info"}))).leaf(
