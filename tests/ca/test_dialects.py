@@ -15,13 +15,14 @@ from cryptography import x509
 from albatross_pki.ca.csr import RequestFacts, read_request
 from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import Issuer, assemble
+from albatross_pki.ca.oneshot import issue_oneshot
 from albatross_pki.ca.plan import Terms, make_plan
 from albatross_pki.ca.root import make_root
 from albatross_pki.commands import PolicyAdd, UnikernelCreate
 from albatross_pki.errors import Refused
 from albatross_pki.extensions import ALBATROSS_OID
 from albatross_pki.keys import load_key
-from albatross_pki.pem import certificates
+from albatross_pki.pem import bundle, certificates
 from albatross_pki.policy.certificates import read_certificate
 from albatross_pki.policy.roles import Dialect, Role
 from tests.ca.programs import Program
@@ -45,10 +46,10 @@ def issuers_of(certificate: Path) -> Issuer:
     directory = PKI / certificate.relative_to(PKI).parts[0]
     theirs = read_certificate(certificates(certificate.read_bytes(), "vector")[0])
     root = certificates((directory / "cacert.pem").read_bytes(), "root")
-    for bundle, key in (("cacert.pem", "ca.key"), ("alice.pem", "alice.key"), ("bob.pem", "bob.key")):
-        ders = certificates((directory / bundle).read_bytes(), bundle)
+    for chain, key in (("cacert.pem", "ca.key"), ("alice.pem", "alice.key"), ("bob.pem", "bob.key")):
+        ders = certificates((directory / chain).read_bytes(), chain)
         if read_certificate(ders[0]).subject == theirs.issuer:
-            return assemble(ders, load_key((directory / key).read_bytes(), key), bundle, root)
+            return assemble(ders, load_key((directory / key).read_bytes(), key), chain, root)
     raise AssertionError(f"nobody signed {certificate}")
 
 
@@ -128,6 +129,47 @@ def test_upstreams_requests_are_signed_natively_below_upstreams_delegations(name
     plan = make_plan(read_request(path.read_bytes(), name), issuer, Terms(Role.LEAF), WHEN)
     facts = read_certificate(certify(plan, issuer, now=WHEN).bundle[0])
     assert (facts.constraints is not None and facts.constraints.once) is (name not in ("info-one", "get"))
+
+
+# one-shot commands: the leaf that is made in memory and thrown away
+
+ONESHOT_REFUSED = {
+    "policy-add-root": "for a delegation, which a leaf cannot hold",
+    "policy-remove-root": "cannot be in a certificate",
+}
+ONESHOTS = sorted(path.name.removesuffix(".bundle.pem") for path in (VECTORS / "oneshot").glob("*.bundle.pem"))
+
+
+@pytest.mark.parametrize("name", ONESHOTS)
+def test_a_one_shot_leaf_is_alike(name: str) -> None:
+    """Its key is a new one, so its identifier is another; everything else is upstream's, and so is the chain."""
+    theirs = certificates((VECTORS / "oneshot" / f"{name}.bundle.pem").read_bytes(), name)
+    leaf, above = read_certificate(theirs[0]), [read_certificate(der) for der in theirs[1:]]
+    directory = PKI / next((kind for kind in KEY_TYPES if name.startswith(f"{kind}-")), "ed25519")
+    key = load_key((directory / f"{above[0].common_name}.key").read_bytes(), "key")
+    assert leaf.albatross is not None
+    label = leaf.common_name or None
+    command = leaf.albatross.command
+
+    def issue() -> bytes:
+        chain, _ = issue_oneshot(
+            *(bundle(theirs[1:]), key, label, command), dialect=Dialect.UPSTREAM, unbound=True, now=WHEN
+        )
+        assert chain[1:] == [link.der for link in above if not link.self_issued], "the root is never sent"
+        return chain[0]
+
+    if name in ONESHOT_REFUSED:
+        with pytest.raises(Refused, match=ONESHOT_REFUSED[name]):
+            issue()
+        return
+    ours = read_certificate(issue())
+    assert ours.common_name == (label or "."), "an endpoint refuses the empty name that upstream gives one of them"
+    assert (ours.issuer, ours.not_after - ours.not_before) == (leaf.issuer, leaf.not_after - leaf.not_before)
+    left, right = extensions_of(ours.der), extensions_of(leaf.der)
+    assert list(left) == list(right), "in the same order"
+    for own in (left, right):
+        assert own.pop(x509.SubjectKeyIdentifier.oid.dotted_string)[0] is False
+    assert left == right
 
 
 # the request tool: the same words typed, the same request
