@@ -12,7 +12,7 @@ from albatross_pki.ca.words import constraints_words, moment, policy_words
 from albatross_pki.console_script import report
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.files import read_file
-from albatross_pki.pem import CRL, certificates, read_blocks
+from albatross_pki.pem import certificates
 from albatross_pki.policy.certificates import CertificateFacts
 from albatross_pki.policy.chain import (
     FoundPath,
@@ -26,7 +26,7 @@ from albatross_pki.policy.chain import (
 )
 from albatross_pki.policy.delegation_rules import policy_of
 from albatross_pki.policy.judgement import Purpose
-from albatross_pki.policy.revocation import Crl, Revocations, read_crl
+from albatross_pki.policy.revocation import crl_file, lists_in_force
 from albatross_pki.syntax import parse_time
 
 
@@ -73,7 +73,8 @@ def verify(
     except NoPath as error:
         report(error)
         return int(ExitCode.CHAIN)
-    revocations, stray = _revocations(lists, found, now)
+    read = [(place, crl_file(read_file(place), place)) for place in lists]
+    revocations, stray = lists_in_force(read, (*found.path, found.anchor), now)
     judged = JudgeOptions(
         hosts=frozenset(hosts),
         revocations=revocations,
@@ -93,31 +94,6 @@ def verify(
     else:
         sys.stdout.write("\n".join(_lines(judgement, found, second)) + "\n")
     return int(ExitCode.OK if judgement.accepted and second is None else ExitCode.CHAIN)
-
-
-def _revocations(lists: tuple[str, ...], found: FoundPath, now: datetime) -> tuple[Revocations, list[str]]:
-    """The lists that belong to CAs of the path, and what is said about those that do not."""
-    revocations, stray = Revocations(), []
-    for place in lists:
-        crl = _read_list(place)
-        reasons = ["the list is of no CA of this chain"]
-        for issuer in (*found.path, found.anchor):
-            if issuer.subject == crl.issuer:
-                revocations, reasons = revocations.accept(crl, issuer, now)
-                if not reasons:
-                    break
-        stray += [f"{place} is not used: {reason}" for reason in reasons]
-    return revocations, stray
-
-
-def _read_list(place: str) -> Crl:
-    octets = read_file(place)
-    if octets[:1] == b"\x30":
-        return read_crl(octets)
-    blocks = [block for block in read_blocks(octets, place) if block.label == CRL]
-    if len(blocks) != 1:
-        raise AlbatrossError(f"{place} holds {len(blocks)} revocation lists, not one")
-    return read_crl(blocks[0].der)
 
 
 def _second_judge(found: FoundPath, now: datetime) -> str | None:

@@ -140,6 +140,12 @@ def server_identity_options() -> list[click.Parameter]:
     return [
         click.Option(["--server-name"], help="Name that the server's certificate must have (default: the host)."),
         click.Option(["--pin"], type=PIN, help="SHA-256 of the server's certificate, for one without a name."),
+        click.Option(
+            ["--crl", "crls"],
+            type=click.Path(exists=True, dir_okay=False),
+            multiple=True,
+            help="Revocation list that the server must not be on (PEM or DER; repeatable).",
+        ),
     ]
 
 
@@ -281,4 +287,4 @@ def server_of(how: Mapping[str, Any]) -> "Server":
     from albatross_pki.client.remote import Server
 
     host, port = how["destination"]
-    return Server(host, port, how["server_ca"], how["server_name"], how["pin"])
+    return Server(host, port, how["server_ca"], how["server_name"], how["pin"], tuple(how["crls"]))

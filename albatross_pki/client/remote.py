@@ -20,6 +20,7 @@ from albatross_pki.client.local import OnData, OnSuccess, check_content, content
 from albatross_pki.client.progress import Meter, Readable
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
+from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.extensions import AnyCommand, ImageBinding
 from albatross_pki.files import read_file
@@ -27,6 +28,9 @@ from albatross_pki.messages import Message
 from albatross_pki.names import Name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from albatross_pki.policy.revocation import Crl
     from albatross_pki.transport.tls import TlsConnection
 
 UPSTREAM_LEVEL = 9  # zlib level for an image inside a certificate, as Albatross' own client
@@ -34,13 +38,17 @@ UPSTREAM_LEVEL = 9  # zlib level for an image inside a certificate, as Albatross
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Whom to talk to, and how it is known: ``name`` in its certificate (default: the host), or a ``pin``."""
+    """Whom to talk to, and how it is known: ``name`` in its certificate (default: the host), or a ``pin``.
+
+    ``crls`` are files of revocation lists, of the root or of CAs between it and the server.
+    """
 
     host: str
     port: int
     server_ca: str
     name: str | None = None
     pin: bytes | None = None
+    crls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +105,25 @@ def send_signed(
         _send(credentials, server, None, on_success, on_data)
 
 
-def judge_server_chain(server: Server, chain: list[bytes]) -> list[str]:
+def read_lists(server: Server) -> "list[tuple[str, Crl]]":
+    """The revocation lists that the server is judged by; raises ``AlbatrossError`` for a file that is none."""
+    if not server.crls:
+        return []
+    from albatross_pki.policy.revocation import crl_file
+
+    return [(place, crl_file(read_file(place), place)) for place in server.crls]
+
+
+def judge_server_chain(server: Server, chain: list[bytes], lists: "Sequence[tuple[str, Crl]]" = ()) -> list[str]:
     """Everything that speaks against a server with this verified chain (DER, anchor last).
 
-    A server without a name is known by its pin (``client.pins``); a person may be asked at first use.
+    A server without a name is known by its pin (``client.pins``); a person may be asked at first use. A list that has
+    expired still revokes, and is told; so is one that cannot be used.
     """
     from albatross_pki.client.pins import ask, keep_pin, known_pin
     from albatross_pki.policy.certificates import BadCertificate, read_certificate
+    from albatross_pki.policy.judgement import JudgeOptions
+    from albatross_pki.policy.revocation import lists_in_force
     from albatross_pki.policy.server import judge_server, needs_pin
 
     try:
@@ -113,7 +133,13 @@ def judge_server_chain(server: Server, chain: list[bytes]) -> list[str]:
     pin = server.pin
     if pin is None and needs_pin(path):
         pin = known_pin(server.host, server.port)
-    violations = judge_server(path, anchor, host=server.name or server.host, now=datetime.now(UTC), pin=pin)
+    now = datetime.now(UTC)
+    revocations, unused = lists_in_force(lists, (*path, anchor), now)
+    expired = [f"{place} expired at {crl.next_update.isoformat()}" for place, crl in lists if crl.expired(now)]
+    for text in (*unused, *expired):
+        say("warning", text)
+    options = JudgeOptions(revocations=revocations)
+    violations = judge_server(path, anchor, host=server.name or server.host, now=now, pin=pin, options=options)
     if pin is None and [violation.field for violation in violations] == ["pin"]:
         digest = path[0].digest
         if ask(server.host, server.port, digest):
@@ -143,13 +169,14 @@ def _send(
     from albatross_pki.transport.tls import connect
 
     answers = answers_of(credentials.command)
+    lists = read_lists(server)
     with connect(
         server.host,
         server.port,
         bundle(list(credentials.chain)),
         credentials.key_pem,
         read_file(server.server_ca),
-        lambda chain: judge_server_chain(server, chain),
+        lambda chain: judge_server_chain(server, chain, lists),
     ) as connection:
         if upload is not None:
             meter = Meter(upload.what, upload.octets)

@@ -15,7 +15,7 @@ lists, and the highest numbers, across restarts is the caller's too.
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.pem import CRL, BadPem, read_blocks
 from albatross_pki.policy.certificates import SIGNATURES, CertificateFacts, ends_in_whole_octets
 from albatross_pki.text import printable
 
@@ -76,6 +77,34 @@ class Revocations:
 
 
 NO_REVOCATIONS = Revocations()
+
+
+def lists_in_force(
+    lists: Iterable[tuple[str, Crl]], issuers: Sequence[CertificateFacts], now: datetime
+) -> tuple[Revocations, list[str]]:
+    """Of lists with the names of their files, those that are of one of ``issuers``; and why the others are not used."""
+    revocations, unused = NO_REVOCATIONS, []
+    for place, crl in lists:
+        reasons = ["the list is of no CA of this chain"]
+        for issuer in issuers:
+            if issuer.subject == crl.issuer:
+                revocations, reasons = revocations.accept(crl, issuer, now)
+                if not reasons:
+                    break
+        unused += [f"{place} is not used: {reason}" for reason in reasons]
+    return revocations, unused
+
+
+def crl_file(octets: bytes, place: str) -> Crl:
+    """The one list in a file, in PEM or DER; raises ``BadCrl`` or ``BadPem``, naming ``place``."""
+    in_der = octets[:1] == b"\x30"  # a SEQUENCE
+    ders = [octets] if in_der else [block.der for block in read_blocks(octets, place) if block.label == CRL]
+    if len(ders) != 1:
+        raise BadPem(place, f"holds {len(ders)} revocation lists, not one")
+    try:
+        return read_crl(ders[0])
+    except BadCrl as error:
+        raise BadCrl(f"{place}: {error.message}") from error
 
 
 def read_crl(der: bytes) -> Crl:

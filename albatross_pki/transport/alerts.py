@@ -4,6 +4,7 @@ OpenSSL names what it received ``…_ALERT_…`` and what it found itself otherw
 """
 
 import ssl
+from datetime import UTC, datetime
 
 from albatross_pki.errors import ExitCode
 from albatross_pki.transport.errors import ConnectionCut, TransportError
@@ -34,6 +35,10 @@ _OURS = {  # alerts about our own certificate
         "the server refused what we sent; a certificate chain over its limit is refused so",
         "leave the image out of the certificate: it is then streamed and bound by its digest",
     ),
+}
+_TIMES = {  # X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
+    9: "its certificate, or one above it, is not valid yet",
+    10: "its certificate, or one above it, has expired",
 }
 _PROTOCOL = {
     "PROTOCOL_VERSION": "the other side does not speak TLS 1.3",
@@ -77,6 +82,12 @@ def meaning(error: ssl.SSLError) -> TransportError:
     """The error for people of what OpenSSL reports to a client."""
     if isinstance(error, ssl.SSLEOFError):
         return ConnectionCut("the connection was cut without a closing alert")
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _TIMES:
+        clock = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return ServerRefused(
+            (f"{_TIMES[error.verify_code]} by this machine's clock, which says {clock} UTC",),
+            hint="if the clock is wrong, set it (timedatectl); else its operator has to renew the certificate",
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return ServerRefused((_lower(error.verify_message or "its certificate does not verify"),))
     alert = alert_of(error)
