@@ -5,7 +5,9 @@ Entries are lines of a hash-chained journal (``journal.log``). Their kinds, in t
 * ``refused``: a request that the chain does not allow, with every reason;
 * ``intent``: a request that is about to be done, before any daemon hears of it;
 * ``outcome``: what came of the ``intent`` with the same ``request`` number;
-* ``started``, ``reloaded``, ``ended``: the program itself and its sessions.
+* ``counted``: requests that were not listed, because too many came (``recording``);
+* ``started``: the program itself;
+* ``continues``: the first one of a log whose predecessor was moved away, with the head of that.
 
 A thread writes, and all that waits at the same time goes to disk together. ``record`` returns when the entry is on
 disk, which a change of state waits for. What is ``note``d goes with the next record, or a moment later. The order is
@@ -15,6 +17,7 @@ that of the calls. ``docs/endpoint.md`` has the schema.
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,11 +27,12 @@ from typing import Any
 from albatross_pki.authorised import AuthorisedRequest
 from albatross_pki.commands import BlockAddOld, BlockSetOld, UnikernelCreate
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.journal.log import BadJournal, Journal
+from albatross_pki.journal.log import BadJournal, Journal, end_of
 from albatross_pki.policy.certificates import CertificateFacts
 from albatross_pki.policy.constraints import command_word
 from albatross_pki.text import printable
 
+MOST_LISTED = 32  # reasons, bridges and processors of one entry
 _MOST_WAITING = 4096
 _GATHER_SECONDS = 0.1  # entries that nobody waits for share one write to the disk
 
@@ -48,6 +52,8 @@ class AuditLog:
     def __init__(self, path: str) -> None:
         self.path = path
         self._journal = Journal.open(path, wait=False)
+        if not self._journal.entries:
+            self._follow_the_last()
         self._broken = False
         self._noted: list[Entry] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +95,17 @@ class AuditLog:
         self._flush()
         self._waiting.put("close")
         self._thread.join()
+
+    def _follow_the_last(self) -> None:
+        """Continue the newest log beside us that was moved away (``audit.log.1``) while we did not run."""
+        directory, name = os.path.split(self.path)
+        older = [os.path.join(directory, each) for each in os.listdir(directory or ".") if each.startswith(f"{name}.")]
+        for path in sorted(older, key=os.path.getmtime, reverse=True):
+            with contextlib.suppress(OSError, BadJournal):
+                entries, head = end_of(path)
+                if entries:
+                    self._journal.follow(head, entries)
+                    return
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -144,7 +161,10 @@ class AuditLog:
         """Raises ``OSError`` or ``BadJournal``; then the next write tries again."""
         self._broken = True
         self._journal.close()
-        self._journal = Journal.open(self.path, wait=False)
+        reopened = Journal.open(self.path, wait=False)
+        if not reopened.entries and self._journal.entries:  # the old one was moved away
+            reopened.follow(self._journal.head, self._journal.entries)
+        self._journal = reopened
         self._broken = False
 
 
@@ -156,6 +176,11 @@ def _settle(waiting: "Sequence[asyncio.Future[None]]", problem: str | None) -> N
             done.set_result(None)
         else:
             done.set_exception(NotRecorded(problem))
+
+
+def most_of(listed: Sequence[Any], most: int = MOST_LISTED) -> list[Any]:
+    """The first ones, and how many more there are: an entry has a bound however much a certificate says."""
+    return list(listed) if len(listed) <= most else [*listed[:most], f"and {len(listed) - most} more"]
 
 
 def chain_entry(path: Sequence[CertificateFacts]) -> list[dict[str, str]]:
@@ -186,11 +211,11 @@ def authorised_entry(authorised: AuthorisedRequest, lists: Sequence[int | None])
         "policies": [
             {
                 "path": str(policy.path),
-                "cpuids": sorted(policy.policy.cpuids),
+                "cpuids": most_of(sorted(policy.policy.cpuids)),
                 "unikernels": policy.policy.unikernels,
                 "memory_mb": policy.policy.memory_mb,
                 "block_mb": policy.policy.block_mb,
-                "bridges": [printable(bridge, 64) for bridge in sorted(policy.policy.bridges)],
+                "bridges": most_of([printable(bridge, 64) for bridge in sorted(policy.policy.bridges)]),
             }
             for policy in authorised.policies
         ],

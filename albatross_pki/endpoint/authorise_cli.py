@@ -14,7 +14,15 @@ import click
 
 from albatross_pki.console_script import run
 from albatross_pki.endpoint.bounds import AuthoriserBounds
-from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging, user_id
+from albatross_pki.endpoint.options import (
+    become,
+    bounds_options,
+    common_options,
+    raise_descriptor_limit,
+    say_listening,
+    start_logging,
+    user_id,
+)
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
@@ -38,6 +46,11 @@ log = logging.getLogger(__name__)
     help="What becomes of unikernels below a delegation that is revoked.",
 )
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name of this host.  [default: its host name]")
+@click.option(
+    "--cert",
+    type=click.Path(dir_okay=False),
+    help="The endpoint's certificate (PEM), whose names are this host's as well; read again when it changes.",
+)
 @click.option("--endpoint-user", multiple=True, metavar="USER", help="A user whose endpoint may ask, besides our own.")
 @click.option("--systemd-socket-activation", is_flag=True, help="Serve the socket that systemd passes.")
 @click.option("--accept-plain-intermediates", is_flag=True, help="Accept CAs that say nothing about Albatross.")
@@ -62,6 +75,7 @@ def command(cacert: str, **options: Any) -> None:
     """
     logging_options = {name: options[name] for name in ("verbose", "verbosity", "quiet", "syslog")}
     start_logging("albatross-authorise", **logging_options)
+    raise_descriptor_limit()
     become(options.pop("user"))
     asyncio.run(_serve(cacert, options))
 
@@ -71,17 +85,22 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     from albatross_pki.endpoint.authoriser import Authoriser
     from albatross_pki.endpoint.daemons import Daemons
     from albatross_pki.endpoint.enforcing import Enforcement
+    from albatross_pki.endpoint.host_names import HostNames
     from albatross_pki.endpoint.issuers import Issuers
+    from albatross_pki.endpoint.recording import Recording
     from albatross_pki.endpoint.replay import ReplayStore
     from albatross_pki.endpoint.revocation import RevocationLists
     from albatross_pki.policy.chain import JudgeOptions
     from albatross_pki.transport.channel import serve_unix
+    from albatross_pki.transport.memory import SharedOctets
 
     bounds = AuthoriserBounds(**{name: options[name] for name in _SETTABLE})
     statedir, tmpdir = options["statedir"], options["tmpdir"]
     endpoint_users = options["endpoint_user"]
     os.makedirs(statedir, mode=0o700, exist_ok=True)
     anchors = _anchors(cacert)
+    peers = frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)})
+    names = HostNames(options["hosts"], options["cert"], peers, anchors, datetime.now(UTC))
     with contextlib.ExitStack() as opened:
         store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_issuer=bounds.replay_entries_per_issuer)
         opened.callback(store.close)
@@ -92,23 +111,25 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         issuers = Issuers(
             os.path.join(statedir, "issuers"), most_octets=bounds.issuer_octets_per_delegation, now=datetime.now(UTC)
         )
-        daemons = Daemons(tmpdir, bounds)
+        memory = SharedOctets(bounds.request_octets)
+        daemons = Daemons(tmpdir, bounds, memory)
         opened.callback(daemons.close)
         authoriser = Authoriser(
             anchors=anchors,
             options=JudgeOptions(
-                hosts=frozenset(options["hosts"] or (socket.gethostname(),)),
+                hosts=names.names,
                 require_crl=options["require_crl"],
                 accept_plain_intermediates=options["accept_plain_intermediates"],
                 accept_unbound_images=options["accept_unbound_images"],
             ),
             store=store,
-            audit=audit,
+            recording=Recording(audit, bounds, lambda: _free_octets(statedir)),
             lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
             issuers=issuers,
             daemons=daemons,
             bounds=bounds,
-            peers=frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)}),
+            peers=peers,
+            names=names,
         )
         enforcement = Enforcement(
             tmpdir=tmpdir,
@@ -128,12 +149,14 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
                 authoriser.session,
                 max_connections=bounds.sessions,
                 limit=bounds.chain_octets,
+                memory=memory,
+                trusted=authoriser.peers,  # nobody else stays
             ),
             authoriser.watch_lists(),
             enforcement.run(),
         )
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, cacert)
+        loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, audit, cacert)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
         say_listening(path, quiet=options["quiet"])
@@ -176,15 +199,21 @@ def _anchors(path: str) -> Any:
     return read_anchors(certificates(read_file(path), path))
 
 
-def _reload(authoriser: Any, cacert: str) -> None:
+def _free_octets(directory: str) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _reload(authoriser: Any, audit: Any, cacert: str) -> None:
     """Anchors, lists and the audit log anew; what cannot be read stays as it was."""
     try:
         authoriser.anchors = _anchors(cacert)
     except (AlbatrossError, OSError) as error:
         log.error("the roots stay as they were: %s", error)
+    authoriser.refresh_names()
     authoriser.lists.refresh(force=True)
     authoriser.end_revoked()
-    authoriser.audit.reopen()
+    audit.reopen()
     log.info("reloaded")
 
 

@@ -2,8 +2,8 @@
 
 For each ``JudgeRequest``:
 
-1. the clock must not have gone back, and the chain is judged;
-2. a refusal is noted and told with all its reasons;
+1. the clock must not have gone back, and the chain is judged; what it allows must have a place (``allowances``);
+2. a refusal is noted (``recording``) and told with all its reasons;
 3. what has to be streamed is asked for; when it is complete the chain is judged again, at that time and by the lists
    of that time;
 4. what came is compared with the binding as far as that is possible without opening it;
@@ -17,13 +17,13 @@ stream for that, and shut it down for everybody.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from albatross_pki.authorised import (
@@ -37,19 +37,23 @@ from albatross_pki.authorised import (
     Verdict,
 )
 from albatross_pki.commands import UnikernelCreate
-from albatross_pki.endpoint.audit import AuditLog, NotRecorded, authorised_entry, request_entry
+from albatross_pki.endpoint.allowances import Allowances, Load, Place
+from albatross_pki.endpoint.audit import authorised_entry, most_of, request_entry
 from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.daemons import Daemons, Handed, not_the_bound_image, read_spool
+from albatross_pki.endpoint.host_names import HostNames
 from albatross_pki.endpoint.issuers import Issuers
 from albatross_pki.endpoint.judging import (
     Judged,
     answers_of,
     changes_something,
+    dumps_something,
     judge_certificates,
     judge_path,
     verdict_of,
 )
 from albatross_pki.endpoint.live import LiveStream
+from albatross_pki.endpoint.recording import Recording, Source
 from albatross_pki.endpoint.replay import ReplayStore, StoreUnusable
 from albatross_pki.endpoint.revocation import RevocationLists
 from albatross_pki.errors import AlbatrossError, Refused
@@ -67,11 +71,23 @@ from albatross_pki.wire.framing import frame
 from albatross_pki.wire.message import encode_message
 from albatross_pki.wire.side import decode_side, encode_side
 
+_COUNTS_SECONDS = 60.0
+
 log = logging.getLogger(__name__)
 
 
 def wall_clock() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request: its number in the audit log, the client's address, its place, and whether it is listed there."""
+
+    number: str
+    peer: str
+    place: Place
+    listed: bool = True
 
 
 @dataclass
@@ -81,16 +97,21 @@ class Authoriser:
     anchors: Sequence[CertificateFacts]
     options: JudgeOptions
     store: ReplayStore
-    audit: AuditLog
+    recording: Recording
     lists: RevocationLists
     issuers: Issuers
     daemons: Daemons
     bounds: AuthoriserBounds
     peers: frozenset[int]
+    names: HostNames
     clock: Callable[[], datetime] = wall_clock
+    allowances: Allowances = field(init=False)
     streams: set[LiveStream] = field(default_factory=set)
     _outcomes: "set[asyncio.Task[None]]" = field(default_factory=set)
     _requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.allowances = Allowances(self.bounds)
 
     async def session(self, channel: Channel) -> None:
         """Serve one connection until it ends."""
@@ -107,9 +128,11 @@ class Authoriser:
         request = await channel.receive()
         while request is not None:
             message = decode_side(request)
+            del request  # what it says is in the message now
             if not isinstance(message, JudgeRequest):
                 raise Refused([f"a request to judge was expected, and {type(message).__name__} came"])
             request = await self._serve(channel, message)
+            channel.keep(len(request or b""))  # the one before is over
 
     async def _serve(self, channel: Channel, request: JudgeRequest) -> bytes | None:
         """Judge and do one request; the next one, ``None`` at the end of the connection."""
@@ -119,15 +142,24 @@ class Authoriser:
         number = f"{os.getpid()}-{self._requests}"
         judged = self._judge(request, now)
         verdict = verdict_of(judged.judgement, self.bounds)
-        if verdict.accepted:
-            reasons = self._used_before(judged)
-            verdict = Verdict(verdict.name, reasons) if reasons else verdict
-        if not verdict.accepted:
+        place = None
+        if judged.judgement.authorised is not None:
+            try:
+                place = self._place(judged, judged.judgement.authorised, peer)
+            except Refused as error:
+                verdict = Verdict(verdict.name, error.reasons)
+        if place is None:
             await channel.send(encode_side(verdict))
             self._note_refusal(number, now, peer, judged, verdict.reasons)
             return await channel.receive()
+        try:
+            return await self._serve_accepted(channel, _Asked(number, peer, place), judged, verdict)
+        finally:
+            place.give_up()
+
+    async def _serve_accepted(self, channel: Channel, asked: _Asked, judged: Judged, verdict: Verdict) -> bytes | None:
         if verdict.stream in (Stream.NOTHING, Stream.BLOCK):  # nothing to wait for: the verdict brings the descriptor
-            return await self._execute(channel, number, peer, judged, None, None)
+            return await self._execute(channel, asked, judged, None, None)
         await channel.send(encode_side(verdict))
         received = await self._await_spool(channel)
         if received is None:
@@ -139,7 +171,7 @@ class Authoriser:
                 return payload
             if not isinstance(message, ExecuteRequest) or len(descriptors) != 1:
                 raise Refused(["an execution with one descriptor was expected"])
-            return await self._execute(channel, number, peer, judged, message, descriptors[0])
+            return await self._execute(channel, asked, judged, message, descriptors[0])
         finally:
             close_all(descriptors)
 
@@ -166,30 +198,32 @@ class Authoriser:
         self.store.see(now)
         return judged
 
-    def _used_before(self, judged: Judged) -> tuple[str, ...]:
-        authorised = judged.judgement.authorised
-        if authorised is None or not self._once(judged, authorised) or not self.store.used(authorised.leaf):
-            return ()
-        return ("this certificate was used before, and has effect only once",)
+    def _place(self, judged: Judged, authorised: AuthorisedRequest, peer: str) -> Place:
+        """A place for what the chain allows; raises ``Refused``."""
+        if self._once(judged, authorised) and self.store.used(authorised.leaf):
+            raise Refused(["this certificate was used before, and has effect only once"])
+        load = Load(changes_something(authorised.command), dumps_something(authorised.command))
+        return self.allowances.admit(authorised.name.path, peer, load, monotonic())
 
     @staticmethod
     def _once(judged: Judged, authorised: AuthorisedRequest) -> bool:
         return judged.judgement.once and changes_something(authorised.command)
 
     def _note_refusal(self, number: str, now: datetime, peer: str, judged: Judged, reasons: Sequence[str]) -> None:
-        entry = request_entry("refused", number, now, peer, judged.path, judged.anchor)
-        entry["reasons"] = [printable(reason, 512) for reason in reasons]
-        log.info("refused %s: %s", peer, "; ".join(entry["reasons"]))
-        with contextlib.suppress(NotRecorded):
-            self.audit.note(entry)
+        shown = [printable(reason, 512) for reason in most_of(reasons)]
+        log.info("refused %s: %s", peer, "; ".join(shown))
+
+        def entry() -> dict[str, Any]:
+            return request_entry("refused", number, now, peer, judged.path, judged.anchor) | {"reasons": shown}
+
+        self.recording.refused(Source.of(judged.path), entry, now, monotonic())
 
     # steps 3 to 7
 
     async def _execute(
         self,
         channel: Channel,
-        number: str,
-        peer: str,
+        asked: _Asked,
         judged: Judged,
         spooled: ExecuteRequest | None,
         spool: int | None,
@@ -206,35 +240,31 @@ class Authoriser:
             if spooled is not None and spool is not None:
                 refuse_unless_file(spool, self.daemons.directory)
                 _check_spool(authorised, spooled, spool)
-            handed = await self._begin(number, now, peer, judged, authorised, spool)
+            handed = await self._begin(asked, now, judged, authorised, spool)
         except AlbatrossError as error:
             reasons = error.reasons if isinstance(error, Refused) else (error.message,)
-            self._note_refusal(number, now, peer, judged, reasons)
+            self._note_refusal(asked.number, now, asked.peer, judged, reasons)
+            asked.place.give_up()
             await channel.send(encode_side(Verdict(judged.judgement.name or ROOT, reasons)))
             return await channel.receive()
-        return await self._pass_on(channel, number, judged, authorised, handed)
+        return await self._pass_on(channel, asked, judged, authorised, handed)
 
     async def _begin(
-        self,
-        number: str,
-        now: datetime,
-        peer: str,
-        judged: Judged,
-        authorised: AuthorisedRequest,
-        spool: int | None,
+        self, asked: _Asked, now: datetime, judged: Judged, authorised: AuthorisedRequest, spool: int | None
     ) -> Handed:
         """Steps 5 and 6, undone as far as they can be if the daemon cannot be asked."""
 
         def intent() -> dict[str, Any]:
-            entry = request_entry("intent", number, now, peer, judged.path, judged.anchor)
+            entry = request_entry("intent", asked.number, now, asked.peer, judged.path, judged.anchor)
             entry |= authorised_entry(authorised, judged.crl_numbers)
-            log.info("%s: %s %s", peer, entry["command"], entry["name"])
+            log.info("%s: %s %s", asked.peer, entry["command"], entry["name"])
             return entry
 
+        source = Source.of(judged.path)
         if not changes_something(authorised.command):
-            asyncio.get_running_loop().call_soon(self._note, intent)  # reads are not held up
-            return await self._ask(judged, authorised, spool, now)
-        await self.audit.record(intent())
+            asyncio.get_running_loop().call_soon(self._note_read, asked, source, intent, now)
+            return await self._ask(judged, authorised, spool, now)  # reads are not held up
+        await self.recording.change(source, intent(), monotonic())
         self.issuers.saw(judged.cas, authorised.policies[0].path.labels[0] if authorised.policies else "", now)
         once = self._once(judged, authorised)
         if once:
@@ -252,11 +282,8 @@ class Authoriser:
         except StoreUnusable as error:  # it stays used, which is the safe side
             log.error("%s", error)
 
-    def _note(self, entry: Callable[[], dict[str, Any]]) -> None:
-        try:
-            self.audit.note(entry())
-        except NotRecorded as error:
-            log.error("%s", error)
+    def _note_read(self, asked: _Asked, source: Source, entry: Callable[[], dict[str, Any]], now: datetime) -> None:
+        asked.listed = self.recording.read(source, entry, now, monotonic())
 
     async def _ask(self, judged: Judged, authorised: AuthorisedRequest, spool: int | None, now: datetime) -> Handed:
         if isinstance(authorised.command, CrlUpdate) and spool is not None:
@@ -279,7 +306,7 @@ class Authoriser:
         return Handed(ours, outcome)
 
     async def _pass_on(
-        self, channel: Channel, number: str, judged: Judged, authorised: AuthorisedRequest, handed: Handed
+        self, channel: Channel, asked: _Asked, judged: Judged, authorised: AuthorisedRequest, handed: Handed
     ) -> bytes | None:
         verdict = verdict_of(judged.judgement, self.bounds)
         told = Executing() if verdict.stream in (Stream.IMAGE, Stream.CRL) else verdict
@@ -287,7 +314,7 @@ class Authoriser:
         self.streams.add(stream)
         relay = asyncio.ensure_future(handed.relay()) if handed.relay is not None else None
         try:
-            self._spawn(self._settle(number, judged, authorised, handed.outcome))
+            self._spawn(self._settle(asked, judged, authorised, handed.outcome))
             await channel.send(encode_side(told), [handed.connection.fileno()])
             return await self._until_over(channel, stream, authorised.not_after)
         finally:
@@ -315,24 +342,33 @@ class Authoriser:
         task.add_done_callback(self._outcomes.discard)
 
     async def _settle(
-        self, number: str, judged: Judged, authorised: AuthorisedRequest, outcome: Callable[[], Awaitable[Outcome]]
+        self, asked: _Asked, judged: Judged, authorised: AuthorisedRequest, outcome: Callable[[], Awaitable[Outcome]]
     ) -> None:
         result = await outcome()
+        if answers_of(authorised.command) == "single":  # nothing more comes; others end with their connection
+            asked.place.give_up()
         if result.effect is Effect.NONE and self._once(judged, authorised):
             self._release(authorised)
+        if not asked.listed:
+            return
         entry = {
             "kind": "outcome",
             "time": self.clock().isoformat(),
-            "request": number,
+            "request": asked.number,
             "succeeded": result.succeeded,
             "effect": result.effect.value,
             "text": printable(result.text, 512),
         }
-        with contextlib.suppress(NotRecorded):
-            self.audit.note(entry)
+        self.recording.outcome(entry)
 
     def _refresh_lists(self) -> None:
         if self.lists.refresh() and self.streams:
+            self.end_revoked()
+
+    def refresh_names(self) -> None:
+        """Look at the endpoint's certificate; streams that its names do not allow any more end."""
+        if self.names.refresh(self.anchors, self.clock()):
+            self.options = replace(self.options, hosts=self.names.names)
             self.end_revoked()
 
     def end_revoked(self) -> None:
@@ -348,14 +384,20 @@ class Authoriser:
 
     async def watch_lists(self, seconds: float = 1.0) -> None:
         """Look at the directory of lists for ever, so that a new list ends streams within ``seconds``."""
+        due = monotonic() + _COUNTS_SECONDS
         while True:
             await asyncio.sleep(seconds)
             self._refresh_lists()
+            self.refresh_names()
+            if monotonic() >= due:
+                due = monotonic() + _COUNTS_SECONDS
+                self.recording.tell_counts(self.clock())
 
     async def drain(self, seconds: float) -> None:
         """Wait for outcomes that are still owed, but not for ever."""
         if self._outcomes:
             await asyncio.wait(tuple(self._outcomes), timeout=seconds)
+        self.recording.tell_counts(self.clock())
 
 
 def _check_spool(authorised: AuthorisedRequest, spooled: ExecuteRequest, spool: int) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -15,7 +14,14 @@ import click
 
 from albatross_pki.console_script import run
 from albatross_pki.endpoint.bounds import EndpointBounds
-from albatross_pki.endpoint.options import become, bounds_options, common_options, say_listening, start_logging
+from albatross_pki.endpoint.options import (
+    become,
+    bounds_options,
+    common_options,
+    raise_descriptor_limit,
+    say_listening,
+    start_logging,
+)
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_PORT = 1025
@@ -70,7 +76,7 @@ def serve(options: dict[str, Any]) -> int:
         return QUIET_NEEDED
     logging_options = {name: options[name] for name in ("verbose", "verbosity", "quiet", "syslog")}
     start_logging("albatross-tls-endpoint", **logging_options)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     if options["inetd"]:
         asyncio.run(_serve_stdin(options))
         return 0
@@ -83,7 +89,11 @@ def serve(options: dict[str, Any]) -> int:
         return 0
     from albatross_pki.endpoint.workers import run_workers
 
-    share = replace(bounds, spool_octets=max(1, bounds.spool_octets // workers))
+    share = replace(
+        bounds,
+        spool_octets=max(1, bounds.spool_octets // workers),
+        spool_octets_per_path=max(1, bounds.spool_octets_per_path // workers),
+    )
     run_workers(workers, lambda worker: asyncio.run(_serve(options, listeners, share, worker)))
     return 0
 
@@ -148,7 +158,12 @@ def _endpoint(options: dict[str, Any], bounds: EndpointBounds) -> Any:
     directory = options["spool"] or os.path.join(options["tmpdir"], "spool")
     if not os.path.isdir(directory):
         raise AlbatrossError(f"the spool {directory} is no directory", hint=f"mkdir -m 0700 {directory}")
-    spool = Spool(directory, most=bounds.spool_octets, reserve=bounds.spool_reserve)
+    spool = Spool(
+        directory,
+        most=bounds.spool_octets,
+        most_per_owner=bounds.spool_octets_per_path,
+        reserve=bounds.spool_reserve,
+    )
     return Endpoint(credentials, options["tmpdir"], spool, bounds)
 
 
@@ -172,12 +187,6 @@ def _listeners(options: dict[str, Any]) -> list[socket.socket]:
 def _shown(listener: socket.socket) -> str:
     address = listener.getsockname()
     return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else str(address)
-
-
-def _raise_descriptor_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> None:

@@ -146,7 +146,8 @@ class ClientSession:
     # step 4
 
     async def _spooled(self, allowed: int) -> SpoolFile:
-        file = self._around.spool.file(min(allowed, self._bounds.stream_octets))
+        owner = self._name.path.labels[0] if self._name.path.labels else ""
+        file = self._around.spool.file(min(allowed, self._bounds.stream_octets), owner)
         try:
             await self._fill(file)
         except BaseException:
@@ -162,7 +163,7 @@ class ClientSession:
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[None] | None = None
         try:
-            async for batch, last in self._batches():
+            async for batch, last in self._batches(file):
                 file.admit(sum(map(len, batch)))
                 if writing is not None:
                     await asyncio.shield(writing)
@@ -174,13 +175,14 @@ class ClientSession:
             if writing is not None and not writing.done():
                 await asyncio.wait((writing,))  # the thread has the descriptor
 
-    async def _batches(self) -> AsyncIterator[tuple[list[memoryview], bool]]:
+    async def _batches(self, file: SpoolFile) -> AsyncIterator[tuple[list[memoryview], bool]]:
         """The client's stream in parts that fill a buffer, and whether it is the last; valid until the next but one."""
         buffers = itertools.cycle([memoryview(bytearray(_SPOOL_BUFFER)) for _ in range(2)])
         buffer, filled, pieces = next(buffers), 0, list[memoryview]()
         while not self._decoder.ended:
             octets = await self._more(buffer[filled : filled + _BUFFER])
             pieces += self._decoder.feed(octets)
+            file.expect(self._decoder.promised)  # a chunk that announces too much is not waited for
             filled += len(octets)
             if filled > _SPOOL_BUFFER - _BUFFER and not self._decoder.ended:
                 yield pieces, False
@@ -236,6 +238,9 @@ class ClientSession:
                 while not self._decoder.ended:
                     for piece in self._decoder.feed(await self._more(buffer)):
                         await daemon.send(piece)
+                    if self._decoder.announced > self._bounds.stream_octets:
+                        most = self._bounds.stream_octets
+                        raise Refused([f"a chunk of the stream is longer than {most} octets"])
                 await daemon.send(b"")
             return False
         await self._stream.gone()

@@ -43,6 +43,7 @@ from albatross_pki.replies import Failure, Success
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel, connect
 from albatross_pki.transport.errors import ConnectionCut, TransportError, Unreachable
+from albatross_pki.transport.memory import SharedOctets
 from albatross_pki.transport.sockets import readable
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.message import decode_message, encode_message
@@ -51,6 +52,7 @@ from albatross_pki.wire.side import decode_side, encode_side
 _UNKNOWN = Outcome(False, Effect.UNKNOWN, "handed over; what came of it is not known here")
 _READ = Outcome(True, Effect.NONE, "handed over")
 _PIECE = 1 << 20
+_ROOM_SECONDS = 30.0  # until others have given back memory
 _KEPT = 16  # connections to albatrossd that wait for the next request
 
 
@@ -73,8 +75,9 @@ class Handed:
 class Daemons:
     """The daemons behind the sockets below ``tmpdir``."""
 
-    def __init__(self, tmpdir: str, bounds: AuthoriserBounds) -> None:
+    def __init__(self, tmpdir: str, bounds: AuthoriserBounds, memory: SharedOctets) -> None:
         self.directory = os.path.join(tmpdir, "util")
+        self._memory = memory
         self._bounds = bounds
         self._sequence = itertools.count()
         self._kept: list[Channel] = []
@@ -84,6 +87,32 @@ class Daemons:
 
         Raises ``Refused`` or ``TransportError``; then nothing was changed, unless ``PartlyDone`` says otherwise.
         """
+        if image is None or not self._goes_inside(authorised):
+            return await self._ask(authorised, image)
+        octets = os.fstat(image).st_size
+        if octets > self._bounds.inline_octets:
+            raise Refused([f"{octets} octets are too many for a message (at most {self._bounds.inline_octets})"])
+        await self._room_for(octets)
+        try:
+            return await self._ask(authorised, image)
+        finally:
+            self._memory.give_back(octets)
+
+    async def _room_for(self, octets: int) -> None:
+        try:
+            async with asyncio.timeout(_ROOM_SECONDS):
+                await self._memory.take(octets)
+        except TimeoutError as error:
+            most = self._memory.most
+            reason = f"other requests have the memory for {octets} octets ({most} for all, --request-octets)"
+            raise Refused([f"{reason}, try again later"]) from error
+
+    def _goes_inside(self, authorised: AuthorisedRequest) -> bool:
+        """Whether what was spooled has to be put into a message, and so through our memory."""
+        old = isinstance(authorised.command, BlockAddOld | BlockSetOld)
+        return old or not os.path.exists(self._path("extended.sock"))
+
+    async def _ask(self, authorised: AuthorisedRequest, image: int | None) -> Handed:
         match authorised.command:
             case ConsoleSubscribe() | ConsoleInactive():
                 return await self._ask_helper("console.sock", authorised)

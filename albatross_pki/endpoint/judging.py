@@ -43,8 +43,11 @@ READING = frozenset(
         *("policy-info", "block-info", "block-dump"),
     }
 )
+DUMPING = frozenset({"block-dump", "get"})  # answers that are whole disks and images
 _CACHED_OCTETS = 16 * 1024  # larger certificates hold images and are leaves, seen once
 _SLACK = 64 * 1024
+_MOST_REASONS = 128  # of one refusal; one certificate can be wrong in a hundred thousand ways
+_REASON_OCTETS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +138,17 @@ def verdict_of(judgement: Judgement, bounds: AuthoriserBounds) -> Verdict:
     """What the endpoint is told."""
     name = judgement.name if judgement.name is not None else ROOT
     if judgement.authorised is None:
-        return Verdict(name, judgement.reasons or ("the chain allows nothing",))
+        return Verdict(name, told_reasons(judgement.reasons) or ("the chain allows nothing",))
     stream, limit = wanted_stream(judgement.authorised, bounds)
     return Verdict(name, (), stream, limit, answers_of(judgement.authorised.command))
+
+
+def told_reasons(reasons: Sequence[str]) -> tuple[str, ...]:
+    """Every reason as long as that fits into an answer; else the first ones, and how many more there are."""
+    told = tuple(reason if len(reason) <= _REASON_OCTETS else f"{reason[:_REASON_OCTETS]}…" for reason in reasons)
+    if len(told) <= _MOST_REASONS:
+        return told
+    return (*told[:_MOST_REASONS], f"and {len(told) - _MOST_REASONS} more")
 
 
 def wanted_stream(authorised: AuthorisedRequest, bounds: AuthoriserBounds) -> tuple[Stream, int]:
@@ -174,3 +185,7 @@ def answers_of(command: AnyCommand) -> str:
 
 def changes_something(command: AnyCommand) -> bool:
     return command_word(command) not in READING
+
+
+def dumps_something(command: AnyCommand) -> bool:
+    return command_word(command) in DUMPING

@@ -1,12 +1,13 @@
 """What the command lines of the endpoint and the authoriser share: where the log goes, and whose rights they have."""
 
+import contextlib
 import gc
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ LEVELS = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
-Bounds = TypeVar("Bounds")
+_PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +105,25 @@ def become(user: str | None) -> None:
     entry = pwd.getpwuid(user_id(user))
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)  # capabilities go with it: capabilities(7)
+    _gain_nothing()
+
+
+def _gain_nothing() -> None:
+    """No program that we could execute has more rights than we do, set-user-ID ones included (prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets us have: each client costs some."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def user_id(user: str) -> int:

@@ -72,21 +72,23 @@ def show(place: str, as_json: bool, kinds: tuple[str, ...]) -> None:
 
 
 @audit.command()
-@click.argument("place", metavar="DIR|FILE", type=click.Path(exists=True), default=".")
+@click.argument("places", metavar="[DIR|FILE]…", type=click.Path(exists=True), nargs=-1)
 @click.option("--head", metavar="HEX", help="A head that was kept: what stood before it must be there unchanged.")
-def verify(place: str, head: str | None) -> None:
+def verify(places: tuple[str, ...], head: str | None) -> None:
     """Check the chain of hashes; prints the head, which is worth keeping elsewhere. Status 124 if it is broken.
+
+    Logs that were moved away are named with the one that continues them, oldest first.
 
     \b
         albatross-host audit verify host
         albatross-host audit verify host --head 3f…
+        albatross-host audit verify audit.log.2 audit.log.1 audit.log
     """
-    from albatross_pki.journal.log import verify as verify_journal
+    from albatross_pki.journal.log import verify_series
 
-    log = _log_of(place)
-    found = verify_journal(log, known_head=head)
+    found = verify_series([_log_of(place) for place in places or (".",)], known_head=head)
     if found.problems:
-        raise Refused([f"{printable(log)}: {problem}" for problem in found.problems])
+        raise Refused([printable(problem, 1024) for problem in found.problems])
     if found.torn:
         click.echo(
             f"note: the last line is cut off ({found.torn} octets): it is being written, or a crash left it", err=True

@@ -144,6 +144,8 @@ class ConsoleServer:
                 max_connections=self._consoles.max_connections(),
                 limit=FRAME_LIMIT,
                 idle_timeout=FIRST_COMMAND_TIMEOUT,
+                trusted=self._trusted,
+                per_user=max(1, self._consoles.max_connections() // 2),  # the authoriser's, for all of its clients
             )
         finally:
             sweeping.cancel()

@@ -178,7 +178,12 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
             (extended, server.extended, MAX_EXTENDED_FRAME),
         ):
             serving = serve_unix(
-                listener, handler, max_connections=MAX_CONNECTIONS, limit=limit, idle_timeout=IDLE_TIMEOUT
+                listener,
+                handler,
+                max_connections=MAX_CONNECTIONS,
+                limit=limit,
+                idle_timeout=IDLE_TIMEOUT,
+                trusted=trusted,
             )
             tasks.append(asyncio.create_task(serving))
         supervisor.background(start_wanted(supervisor))

@@ -109,7 +109,7 @@ def programs(
         *local,
         Program(
             "albatross-authorise",
-            ("--tmpdir", run, "--statedir", state, tls.ca),
+            ("--tmpdir", run, "--statedir", state, "--cert", tls.certificate, tls.ca),
             (Listening(f"{util}/authorise.sock"),),
         ),
         Program(

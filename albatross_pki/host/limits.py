@@ -8,7 +8,7 @@ MEBIBYTE = 1 << 20
 # connections
 MAX_FRAME = 256 * MEBIBYTE  # on vmmd.sock an image travels inside its command; MirageOS images are 5 to 70 MB
 MAX_EXTENDED_FRAME = 128 * MEBIBYTE  # a command with an embedded image from a certificate, and the chain's policies
-MAX_CONNECTIONS = 128  # at once per socket; further ones wait in the kernel's backlog
+MAX_CONNECTIONS = 128  # at once per socket; further ones wait. A user who is nobody special has a quarter of them
 IDLE_TIMEOUT = 60.0  # a connection that says nothing makes room for others
 STREAM_IDLE_TIMEOUT = 30.0  # between two chunks of an upload; a stalled one holds its device busy
 MAX_CHUNK = 16 * MEBIBYTE  # a frame of a block stream; clients write 4 to 64 KiB

@@ -81,6 +81,8 @@ class StatsServer:
                         max_connections=MAX_CONNECTIONS,
                         limit=FRAME_LIMIT,
                         idle_timeout=FIRST_COMMAND_TIMEOUT,
+                        trusted=self._trusted,
+                        per_user=MAX_CONNECTIONS // 2,  # the authoriser's, for all of its clients
                     )
                 )
         finally:

@@ -26,8 +26,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +37,7 @@ from albatross_pki.files import DISK, Disk, sync_directory
 GENESIS = "0" * 64
 OWN_MEMBERS = frozenset({"n", "previous"})
 RECOVERED = "recovered"
+CONTINUES = "continues"
 _TAIL = 64 * 1024  # octets read at first to find the last line
 _LINE_LIMIT = 16 * 1024 * 1024  # octets; no writer of ours comes near
 
@@ -133,6 +134,10 @@ class Journal:
             with contextlib.suppress(OSError):  # an empty journal is a good one
                 self._disk.unlink(self.path)
 
+    def follow(self, head: str, entries: int) -> None:
+        """Begin an empty journal as the continuation of one that ended with ``head`` after so many ``entries``."""
+        self.append({"kind": CONTINUES, "head": head, "entries": entries})
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -204,6 +209,15 @@ def verify(path: str, *, known_head: str | None = None) -> Verification:
 
     ``known_head`` is a head that was seen earlier: its absence is a problem.
     """
+    found, seen = _verify(path, known_head)
+    if seen:
+        return found
+    missing = f"the head {known_head} is not in it: lines were taken away or changed"
+    return replace(found, problems=(*found.problems, missing))
+
+
+def _verify(path: str, known_head: str | None) -> tuple[Verification, bool]:
+    """What is wrong with the lines themselves, and whether ``known_head`` is among their digests."""
     octets = _octets(path)
     complete, _, torn = octets.rpartition(b"\n")
     problems: list[str] = []
@@ -216,9 +230,44 @@ def verify(path: str, *, known_head: str | None = None) -> Verification:
         if len(problems) > 100:
             problems.append("and more")
             break
-    if not seen:
+    return Verification(count, head, len(torn), tuple(problems)), seen
+
+
+def verify_series(paths: Sequence[str], *, known_head: str | None = None) -> Verification:
+    """Check journals that continue each other, oldest first: each by itself, and that nothing is missing in between.
+
+    ``entries`` counts those of all, ``head`` is that of the last one.
+    """
+    problems: list[str] = []
+    entries, head, torn = 0, GENESIS, 0
+    head_seen = False
+    for position, path in enumerate(paths):
+        found, seen = _verify(path, known_head)
+        problems += [f"{path}: {problem}" for problem in found.problems]
+        if position and continued_head(path) != head:
+            problems.append(f"{path}: does not continue {paths[position - 1]}")
+        head_seen = head_seen or seen
+        entries, head, torn = entries + found.entries, found.head, found.torn
+    if not head_seen:
         problems.append(f"the head {known_head} is not in it: lines were taken away or changed")
-    return Verification(count, head, len(torn), tuple(problems))
+    return Verification(entries, head, torn, tuple(problems))
+
+
+def continued_head(path: str) -> str | None:
+    """The head of the journal that the one at ``path`` says to continue; ``None`` if it says nothing of the kind."""
+    first = next(read_entries(path), {})
+    head = first.get("head") if first.get("kind") == CONTINUES else None
+    return head if isinstance(head, str) else None
+
+
+def end_of(path: str) -> tuple[int, str]:
+    """How many entries a journal has that nobody writes to any more, and its head; raises ``BadJournal``."""
+    lines = read_journal(path).splitlines()
+    try:
+        json.loads(lines[-1] if lines else b"null")
+    except ValueError as error:
+        raise BadJournal(path, "its last line is not an entry") from error
+    return len(lines), _digest(lines[-1]) if lines else GENESIS
 
 
 def _line_problems(line: bytes, number: int, previous: str) -> Iterator[str]:

@@ -10,7 +10,10 @@ from albatross_pki.errors import ExitCode
 from albatross_pki.transport.errors import ConnectionCut, TransportError
 
 _OURS = {  # alerts about our own certificate
-    "BAD_CERTIFICATE": ("the server refused our certificate chain", None),
+    "BAD_CERTIFICATE": (  # X509_V_ERR_CERT_NOT_YET_VALID among others, as OpenSSL maps them
+        "the server refused our certificate chain: a certificate is broken, or not valid yet by the server's clock",
+        "look at the dates with 'albatross-provision-ca inspect', and compare this machine's clock with the server's",
+    ),
     "UNSUPPORTED_CERTIFICATE": (
         "the server refused our certificate: it is not made for TLS clients",
         "look at its extended key usage with 'albatross-provision-ca inspect'",

@@ -17,7 +17,10 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self
 
+from albatross_pki.errors import Refused
 from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, TimedOut, Unreachable
+from albatross_pki.transport.memory import SharedOctets
+from albatross_pki.transport.places import Places
 from albatross_pki.transport.sockets import (
     PeerCredentials,
     activated_sockets,
@@ -55,7 +58,8 @@ class Channel:
     """One connected unix socket. At most one task reads and one writes at a time.
 
     ``idle_timeout`` bounds the wait for a frame to begin (``None``: for ever), ``frame_timeout`` the rest of a frame
-    and the sending of one, both in seconds; ``limit`` is the largest payload in octets.
+    and the sending of one, both in seconds; ``limit`` is the largest payload in octets. Payloads are ``taken`` from
+    ``memory``, if there is one, before they are received, and stay so until ``keep`` or the end.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Channel:
         limit: int = FRAME_LIMIT,
         idle_timeout: float | None = None,
         frame_timeout: float | None = FRAME_TIMEOUT,
+        memory: SharedOctets | None = None,
     ) -> None:
         connection.setblocking(False)
         self.socket = connection
@@ -73,6 +78,8 @@ class Channel:
         self.frame_timeout = frame_timeout
         self._loop = asyncio.get_running_loop()
         self._waiting = 0
+        self._memory = memory
+        self._taken = 0
 
     @property
     def peer(self) -> PeerCredentials:
@@ -97,9 +104,11 @@ class Channel:
             header = await self._begin(descriptors)
             if header is None:
                 return None
+            taken = False
             if len(header) == _LENGTH.size:  # nearly always, and the rest is there already
                 length = self._length(header)
-                payload = self._now(length, descriptors) if 0 < length <= _PIECE else b""
+                taken = 0 < length <= _PIECE and self._take_now(length)
+                payload = self._now(length, descriptors) if taken else b""
                 if payload is not None and len(payload) == length:
                     return payload, descriptors
                 header += payload or b""
@@ -107,6 +116,8 @@ class Channel:
                 if len(header) < _LENGTH.size:
                     header += await self._exactly(_LENGTH.size - len(header), descriptors)
                 length, begun = self._length(header[: _LENGTH.size]), header[_LENGTH.size :]
+                if not taken:
+                    await self._take(length)
                 return begun + await self._exactly(length - len(begun), descriptors), descriptors
         except BaseException:
             close_all(descriptors)
@@ -122,6 +133,12 @@ class Channel:
             async with self._deadline("sending a frame"):
                 await self._send_rest(rest, ancillary)
 
+    def keep(self, octets: int) -> None:
+        """Only so many octets of what was received are still in memory; the others may be somebody else's."""
+        if self._memory is not None and octets < self._taken:
+            self._memory.give_back(self._taken - octets)
+            self._taken = octets
+
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
         with contextlib.suppress(OSError):
@@ -132,6 +149,7 @@ class Channel:
             self._loop.remove_reader(self.socket.fileno())
             self._loop.remove_writer(self.socket.fileno())
         self.socket.close()
+        self.keep(0)
 
     def detach(self) -> socket.socket:
         """Give the socket away, for instance to be passed to another process."""
@@ -159,6 +177,18 @@ class Channel:
         if length > self.limit:
             raise FrameOverLimit(length, self.limit)
         return int(length)
+
+    def _take_now(self, octets: int) -> bool:
+        if self._memory is not None:
+            if not self._memory.try_take(octets):
+                return False
+            self._taken += octets
+        return True
+
+    async def _take(self, octets: int) -> None:
+        if self._memory is not None:
+            await self._memory.take(octets)
+            self._taken += octets
 
     async def _begin(self, descriptors: list[int]) -> bytes | None:
         octets = self._now(_LENGTH.size, descriptors)
@@ -285,42 +315,64 @@ async def serve_unix(
     max_connections: int = MAX_CONNECTIONS,
     limit: int = FRAME_LIMIT,
     idle_timeout: float | None = None,
+    memory: SharedOctets | None = None,
+    trusted: frozenset[int] | None = None,
+    per_user: int | None = None,
 ) -> None:
     """Accept for ever and run ``handler`` on each connection, at most ``max_connections`` at once.
 
-    Further ones wait in the backlog. A connection is closed when its handler returns; an exception in one is logged
-    and ends that connection alone. Cancelling this ends every handler.
+    Further ones wait; users who are not ``trusted`` (root and our own, if not given) have a part of the places each
+    (``places``). A connection is closed when its handler returns; an exception in one is logged and ends that
+    connection alone. Cancelling this ends every handler.
     """
     loop = asyncio.get_running_loop()
-    places = asyncio.Semaphore(max_connections)
+    places = Places(max_connections, trusted=trusted, per_user=per_user)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def run(connection: socket.socket) -> None:
+    async def run(connection: socket.socket, uid: int) -> None:
         try:
-            async with Channel(connection, limit=limit, idle_timeout=idle_timeout) as channel:
+            async with (
+                places.place(uid),
+                Channel(connection, limit=limit, idle_timeout=idle_timeout, memory=memory) as channel,
+            ):
                 await handler(channel)
         except Exception:
             log.exception("a connection ended with an error that nobody expected")
         finally:
-            places.release()
+            connection.close()
+            places.leave(uid)
 
     try:
         while True:
-            await places.acquire()
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:  # out of descriptors, or a peer that went away
-                places.release()
                 log.warning("cannot accept: %s", error)
                 await asyncio.sleep(_RETRY_ACCEPT_SECONDS)
                 continue
-            except BaseException:
-                places.release()
-                raise
-            task = asyncio.create_task(run(connection))
+            uid = peer_credentials(connection).uid
+            try:
+                places.enter(uid)
+            except Refused as error:
+                _refuse(connection, error.message)
+                continue
+            task = asyncio.create_task(run(connection, uid))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _refuse(connection: socket.socket, why: str) -> None:
+    """One failure as Albatross' clients read it, as far as it goes without waiting."""
+    from albatross_pki.messages import Header, Message
+    from albatross_pki.replies import Failure
+    from albatross_pki.wire.framing import frame
+    from albatross_pki.wire.message import encode_message
+
+    log.info("a connection was refused: %s", why)
+    with connection, contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(frame(encode_message(Message(Header(), Failure(why)))))

@@ -22,6 +22,16 @@ class ChunkDecoder:
         self._header = b""
         self._left = 0
 
+    @property
+    def promised(self) -> int:
+        """The octets of content that came, and those that the chunk under way still announces."""
+        return self.total + self._left
+
+    @property
+    def announced(self) -> int:
+        """The octets that the chunk under way still announces."""
+        return self._left
+
     def feed(self, octets: memoryview) -> Iterator[memoryview]:
         """The content that is in ``octets``, as views of it. What follows the end mark is left alone."""
         position = 0

@@ -45,9 +45,11 @@ def sockets_that_open() -> list[str]:
             except OSError:
                 continue
             found.append(name)
-    for name in ("authorise/audit.log", "authorise/state.sqlite"):
+    for name in ("authorise", "authorise/audit.log", "authorise/state.sqlite"):
         if os.access(name, os.R_OK) or os.access(name, os.W_OK):
             found.append(name)
+    if os.access(UTIL, os.W_OK):  # who could put sockets of their own there would be a daemon
+        found.append(UTIL)
     return found
 
 

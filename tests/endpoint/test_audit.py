@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.endpoint.audit import AuditLog, NotRecorded
-from albatross_pki.journal.log import read_entries, verify
+from albatross_pki.journal.log import Journal, read_entries, verify, verify_series
 
 
 def numbers(path: Path) -> list[int]:
@@ -59,7 +59,42 @@ def test_after_it_was_moved_away_a_new_one_begins(tmp_path: Path) -> None:
         log.close()
 
     asyncio.run(write())
-    assert (numbers(old), numbers(path)) == ([1], [2])
+    continues, second = read_entries(str(path))
+    assert numbers(old) == [1]
+    assert second["number"] == 2
+    assert (continues["kind"], continues["head"], continues["entries"]) == ("continues", verify(str(old)).head, 1)
+    assert verify_series([str(old), str(path)]).good
+    assert not verify_series([str(path), str(old)]).good
+
+
+def test_a_log_that_was_moved_away_while_nobody_wrote_is_continued_too(tmp_path: Path) -> None:
+    path, older, oldest = tmp_path / "audit.log", tmp_path / "audit.log.1", tmp_path / "audit.log.2"
+    for moved in (oldest, older, None):
+        log = AuditLog(str(path))
+        log.close()
+        with Journal.open(str(path)) as journal:
+            journal.append({"number": 1})
+        if moved is not None:
+            os.rename(path, moved)
+            os.utime(moved, ns=(moved.stat().st_atime_ns, moved.stat().st_mtime_ns + (moved == older)))
+    (tmp_path / "audit.log.3.gz").write_bytes(b"not a journal")
+    assert verify_series([str(oldest), str(older), str(path)]).good
+    broken = verify_series([str(oldest), str(path)])
+    assert broken.problems == (f"{path}: does not continue {oldest}",)
+
+
+def test_a_signal_without_a_move_continues_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+
+    async def write() -> None:
+        log = AuditLog(str(path))
+        await log.record({"number": 1})
+        log.reopen()
+        await log.record({"number": 2})
+        log.close()
+
+    asyncio.run(write())
+    assert numbers(path) == [1, 2]
 
 
 def test_p21_what_cannot_be_written_is_an_error_and_the_log_goes_on_afterwards(tmp_path: Path) -> None:

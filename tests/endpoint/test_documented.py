@@ -26,7 +26,7 @@ def documented(heading: str) -> dict[str, str]:
 
 def number(text: str) -> float:
     value, _, unit = text.replace(",", "").partition(" ")
-    return float(value) * {"": 1, "MiB": MEBIBYTE, "GiB": 1024 * MEBIBYTE}[unit]
+    return float(value) * {"": 1, "KiB": 1024, "MiB": MEBIBYTE, "GiB": 1024 * MEBIBYTE}[unit]
 
 
 @pytest.mark.parametrize(("heading", "bounds"), [("endpoint", EndpointBounds), ("authoriser", AuthoriserBounds)])
