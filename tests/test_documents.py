@@ -39,7 +39,7 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 def test_the_output_document_names_every_field() -> None:
     """docs/output.md and the documents that are printed agree, field by field."""
-    from tests.client import test_apply_cli, test_show
+    from tests.client import test_apply_cli, test_dump, test_show
 
     text = (ROOT / "docs" / "output.md").read_text()
     fields: set[str] = set()
@@ -55,7 +55,7 @@ def test_the_output_document_names_every_field() -> None:
 
     for _, document, _ in test_show.ANSWERS:
         collect(document)
-    collect(test_apply_cli.DOCUMENT)
+    collect([test_apply_cli.DOCUMENT, test_dump.CONFIGURATION])
     # documents of the host's, which are shown as they come; images are stored, not printed
     free = {"a", "compressed", "image", "wanted", "last_exit", "n"}
     assert sorted(field for field in fields - free if f"`{field}`" not in text and f'"{field}"' not in text) == []

@@ -197,6 +197,13 @@ def _inspect_command() -> "click.Command":
     )
 
 
+def _dump_command(word: str) -> "click.Command":
+    from albatross_pki.client.dump_cli import COMMANDS
+
+    command: click.Command = COMMANDS[word]()
+    return command
+
+
 def _provision(word: str) -> "click.Command":
     from albatross_pki.ca import cli_sign
 
@@ -226,6 +233,9 @@ def program() -> "click.Command":
         "update": _update_command,
         "plan": lambda: _apply_command("plan"),
         "apply": lambda: _apply_command("apply"),
+        "inspect-dump": lambda: _dump_command("inspect-dump"),
+        "extract-dump": lambda: _dump_command("extract-dump"),
+        "export-dump": lambda: _dump_command("export-dump"),
         "generate": lambda: _provision("generate"),
         "sign": lambda: _provision("sign"),
     }

@@ -116,7 +116,7 @@ class Screen:
             case Unikernels():
                 return self._list("no unikernels", UNIKERNEL_HEADING, self._unikernel_rows(name, reply))
             case Policies():
-                return self._list("no policies", POLICY_HEADING, _policy_rows(name, reply))
+                return self._list("no policies", POLICY_HEADING, policy_rows(success_document(name, reply)))
             case BlockDevices():
                 return self._list("no block devices", BLOCK_HEADING, _block_rows(name, reply))
             case Consoles(names):
@@ -130,7 +130,7 @@ class Screen:
     def _unikernel_rows(self, name: Name, reply: Unikernels) -> list[list[str]]:
         return [
             [
-                _short_text(document["name"]),
+                short_text(document["name"]),
                 f"{document['memory_mb']} MB",
                 ",".join(map(str, document["cpuids"])),
                 self._when(document["started"]),
@@ -154,7 +154,8 @@ POLICY_HEADING = ("PATH", "UNIKERNELS", "MEMORY", "CPU", "BLOCK", "BRIDGES")
 BLOCK_HEADING = ("NAME", "SIZE", "USED")
 
 
-def _policy_rows(name: Name, reply: Policies) -> list[list[str]]:
+def policy_rows(documents: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Policies as rows of a table."""
     return [
         [
             document["path"] or ":",
@@ -164,13 +165,13 @@ def _policy_rows(name: Name, reply: Policies) -> list[list[str]]:
             "-" if document["block_mb"] is None else f"{document['block_mb']} MB",
             ", ".join(document["bridges"]) or "-",
         ]
-        for document in success_document(name, reply)
+        for document in documents
     ]
 
 
 def _block_rows(name: Name, reply: BlockDevices) -> list[list[str]]:
     return [
-        [_short_text(document["name"]), f"{document['size_mb']} MB", "yes" if document["active"] else "no"]
+        [short_text(document["name"]), f"{document['size_mb']} MB", "yes" if document["active"] else "no"]
         for document in success_document(name, reply)
     ]
 
@@ -197,10 +198,11 @@ def names_of(reply: Success) -> list[str]:
 
 def short(name: Name) -> str:
     """A name as people type it: without the colon that stands before a name at the root."""
-    return _short_text(str(name))
+    return short_text(str(name))
 
 
-def _short_text(text: str) -> str:
+def short_text(text: str) -> str:
+    """The text of a name as people type it."""
     return text.removeprefix(":") or text
 
 
@@ -245,7 +247,7 @@ def _document_table(document: Any, width: int | None) -> str:
 
 
 def _field(key: str, value: Any) -> str:
-    return _short_text(_plain(value)) if key == "name" else _plain(value)
+    return short_text(_plain(value)) if key == "name" else _plain(value)
 
 
 def _plain(value: Any) -> str:
