@@ -40,6 +40,7 @@ from albatross_pki.commands import (
 from albatross_pki.errors import AlbatrossError, Refused, check_range
 from albatross_pki.extensions import AnyCommand, Events, HostInfo, Rollback, Start, Status, Stop
 from albatross_pki.names import Name, Path
+from albatross_pki.option_prefixes import spelled_out
 from albatross_pki.policies import Policy
 from albatross_pki.syntax import BadValue, parse_block, parse_count, parse_network, parse_since
 from albatross_pki.unikernels import QUIT, FailBehaviour, Settings, UnikernelConfig, UnikernelType
@@ -79,7 +80,7 @@ class Shape:
 
 
 class Commands(click.Group):
-    """A group whose commands may be spelled with ``_`` or ``-`` and shortened to a unique prefix."""
+    """A group whose commands may be spelled with ``_`` or ``-``; they and their options may be shortened."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         wanted = cmd_name.replace("_", "-")
@@ -96,7 +97,9 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         _, command, rest = super().resolve_command(ctx, args)
-        return (command.name if command else None), command, rest
+        if command is None:
+            return None, None, rest
+        return command.name, command, rest if isinstance(command, click.Group) else spelled_out(command, rest, ctx)
 
 
 def protocol_commands(

@@ -38,12 +38,13 @@ def program() -> "click.Command":
         server_identity_options,
         stream_option,
     )
+    from albatross_pki.option_prefixes import PrefixCommand
 
     def called(ca: str, cert: str, key: str, destination: tuple[str, int], stream: str | None, **how: Any) -> None:
         send(cert, key, ca, stream, how | {"destination": destination})
 
     file = click.Path(exists=True, dir_okay=False)
-    command = click.Command(
+    command = PrefixCommand(
         "albatross-client-remote-tls",
         callback=as_upstream_says(called),
         params=[
