@@ -2,7 +2,8 @@
 
 * ``announce`` tells the console about a fifo and waits for its answer, for a bounded time. Whether it answered or
   not, the unikernel can start: the fifo always has a reader, because albatrossd holds it open for reading and
-  writing, and while there is no console albatrossd reads and drops what is written, so that nobody blocks.
+  writing, and while there is no console albatrossd sees to it that it does not fill up (``draining``): the newest
+  output stays in it, for the console when it comes, or for ``withdraw``.
 * A console that does not answer in time counts as gone: the connection is closed, everything is drained, and a new
   connection announces everything again. Nobody waits for that.
 
@@ -10,16 +11,14 @@ Sequence numbers count from 1 on each connection; an answer must carry the one o
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from albatross_pki.commands import ConsoleAdd
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host.limits import CONSOLE_TIMEOUT, DRAIN_PIECE, RECONNECT_FIRST, RECONNECT_LONGEST
+from albatross_pki.host.draining import Draining
+from albatross_pki.host.limits import CONSOLE_TIMEOUT, RECONNECT_FIRST, RECONNECT_LONGEST
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import Failure
@@ -48,7 +47,7 @@ class ConsoleAttachment:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fifos: dict[Name, Fifo] = {}
-        self._drained: set[Name] = set()
+        self._draining = Draining()
         self._channel: Channel | None = None
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[bool]] = {}
@@ -70,7 +69,7 @@ class ConsoleAttachment:
                 wait = min(2 * wait, RECONNECT_LONGEST)
         finally:
             self._hang_up()
-            for name in list(self._drained):
+            for name in list(self._fifos):
                 self._stop_draining(name)
 
     async def announce(self, name: Name, fifo: Fifo) -> bool:
@@ -83,16 +82,19 @@ class ConsoleAttachment:
                     if await self._add(self._channel, name, fifo.rings):
                         return True
             except (TransportError, TimeoutError) as error:
-                log.warning("console: does not answer (%s); output is dropped until it does", type(error).__name__)
+                log.warning(
+                    "console: does not answer (%s); older output is dropped until it does", type(error).__name__
+                )
                 self._hang_up()
         if self._fifos.get(name) is fifo:
             self._drain(name)
         return False
 
-    def withdraw(self, name: Name) -> None:
-        """The fifo of ``name`` is about to be closed."""
-        self._stop_draining(name)
-        self._fifos.pop(name, None)
+    def withdraw(self, name: Name) -> bytes:
+        """The fifo of ``name`` is about to be closed; what is in it, if no console has read it."""
+        fifo = self._fifos.pop(name, None)
+        drained = self._draining.end(fifo.descriptor) if fifo is not None else None
+        return drained.unread() if drained is not None else b""
 
     async def _session(self) -> None:
         channel = await connect(self.path, limit=_FRAME_LIMIT)
@@ -163,19 +165,11 @@ class ConsoleAttachment:
 
     def _drain(self, name: Name) -> None:
         fifo = self._fifos.get(name)
-        if fifo is not None and name not in self._drained:
-            self._drained.add(name)
-            asyncio.get_running_loop().add_reader(fifo.descriptor, _discarding(fifo.descriptor))
+        if fifo is not None:
+            self._draining.begin(fifo.descriptor)
 
     def _stop_draining(self, name: Name) -> None:
-        if name in self._drained:
-            self._drained.discard(name)
-            asyncio.get_running_loop().remove_reader(self._fifos[name].descriptor)
-
-
-def _discarding(descriptor: int) -> Callable[[], None]:
-    def discard() -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(descriptor, DRAIN_PIECE)
-
-    return discard
+        """A console reads it from now on."""
+        drained = self._draining.end(self._fifos[name].descriptor)
+        if drained is not None and drained.dropped:
+            log.warning("console: %d lines of %s were dropped while nobody read them", drained.dropped, name)

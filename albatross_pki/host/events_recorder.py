@@ -6,7 +6,7 @@
 
 What rides on a process record survives the daemon at once and a power failure after ``SYNC_SECONDS``; everything that
 somebody asked for is on the disk before the answer. ``last_lines`` fetches what the console has of a unikernel that
-ended, without anybody waiting for it.
+ended, without anybody waiting for it; ``unread_lines`` takes them from the pipe where there was no console.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from albatross_pki.commands import ConsoleSubscribe
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.events_kinds import LAST_LINES, LINE_CHARACTERS, By, LastLines, What
 from albatross_pki.host.events_log import EventLog
+from albatross_pki.host.ring import LineSplitter
 from albatross_pki.host.state import State, StateError
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
@@ -82,6 +83,13 @@ class EventRecorder:
             self._asking -= 1
         if lines:
             self.tell(name, LastLines(lines), durable=False)
+
+    def unread_lines(self, name: Name, octets: bytes) -> None:
+        """Record the last lines of what no console has read."""
+        splitter = LineSplitter()
+        lines = [*splitter.feed(octets), *splitter.finish()][-LAST_LINES:]
+        if lines:
+            self.tell(name, LastLines(tuple(from_octets(line[:LINE_OCTETS]) for line in lines)), durable=False)
 
     async def _console_lines(self, name: Name, since: datetime | None) -> tuple[str, ...]:
         found: deque[str] = deque(maxlen=LAST_LINES)

@@ -288,14 +288,15 @@ class Supervisor:
         log.info("unikernel %s (PID %d) stopped with %s", unikernel.name, running.process.pid, ended)
         self.events.happened(unikernel.name, events.Exited.of(ended))
         self._process_gone(running.record)
+        unread = b""
         if unikernel.running is running:
-            self.console.withdraw(unikernel.name)
+            unread = self.console.withdraw(unikernel.name)
             unikernel.running = None
         running.release()
         unikernel.last_exit = ended
         self.statistics.removed(unikernel.name)
-        if unikernel.phase not in TOLD_TO_END and not self.shutting_down and self.console.connected.is_set():
-            self.background(self.events.last_lines(unikernel.name, running.record.started))
+        if unikernel.phase not in TOLD_TO_END and not self.shutting_down:
+            self._record_last_lines(unikernel.name, running, unread)
         if running.on_trial or self.shutting_down:
             return
         if unikernel.phase not in TOLD_TO_END:
@@ -304,6 +305,12 @@ class Supervisor:
             self.take(unikernel, Event.GONE)
             if unikernel.phase is Phase.ABSENT:
                 self.remove(unikernel)
+
+    def _record_last_lines(self, name: Name, running: Running, unread: bytes) -> None:
+        if unread:  # there was no console
+            self.events.unread_lines(name, unread)
+        elif self.console.connected.is_set():
+            self.background(self.events.last_lines(name, running.record.started))
 
     def after_exit(self, unikernel: Unikernel, since: float, ended: Exit) -> None:
         """Nobody asked for this end: restart the unikernel or let it go. ``since`` is when its process was made."""

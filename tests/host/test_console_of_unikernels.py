@@ -1,6 +1,7 @@
 """albatrossd, albatross-console and albatross-stats together, as processes, with real unikernels writing."""
 
 import contextlib
+import json
 import struct
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path as FilePath
 
 import pytest
 
+from albatross_pki.authorised import LocalRequest
 from albatross_pki.commands import ConsoleSubscribe, StatsSubscribe, UnikernelCreate, UnikernelDestroy
+from albatross_pki.extensions import HostInfo
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import ConsoleLine, Statistics, Text
 from albatross_pki.transport.blocking import Connection
 from albatross_pki.transport.errors import Unreachable
+from albatross_pki.wire.side import encode_side
 from tests.host.running import TICKER, Daemon, create, daemon, hello, text_of
 
 DEADLINE = 30.0
@@ -47,7 +51,7 @@ def until_connected(path: str) -> Connection:
 
 
 def until_attached(host: Daemon) -> None:
-    """Until albatrossd has found the console: before, it drops what unikernels write."""
+    """Until albatrossd has found the console: before, it may drop the oldest of what unikernels write."""
     deadline = time.monotonic() + DEADLINE
     while "console: connected" not in host.log():
         assert time.monotonic() < deadline, host.log()
@@ -133,6 +137,57 @@ def test_p06_a_console_that_was_killed_comes_back_and_output_with_it(tmp_path: F
         with companion(host, "console_cli", "console.sock"), subscribed(host, label) as connection:
             assert next_line(connection).startswith(b"tick ")
         assert text_of(host.ask(label, UnikernelDestroy())) == "destroyed unikernel"
+
+
+def console_is_there(host: Daemon) -> bool:
+    """What host-info says about the console."""
+    with Connection(host.socket("extended.sock"), timeout=DEADLINE) as connection:
+        connection.send_payload(encode_side(LocalRequest(Name(), HostInfo())))
+        answer = connection.receive()
+    assert answer is not None
+    there: bool = json.loads(text_of(answer.payload))["console"]
+    return there
+
+
+def test_p28_a_console_that_comes_late_has_the_output_from_before(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        label = host.label()
+        assert text_of(host.ask(label, ticker())) == "created unikernel"
+        (pid,) = host.unikernels()
+        assert not console_is_there(host)
+        with companion(host, "console_cli", "console.sock"):
+            until_attached(host)
+            assert console_is_there(host)
+            ticks = Ticks()
+            with subscribed(host, label, 1024) as connection:
+                ticks.read(connection, 2)
+            assert (ticks.wrong, ticks.seen) == ([], 2)
+            assert host.unikernels() == {pid}
+
+
+def test_p06_host_info_says_that_the_console_was_killed_and_is_there_again(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        label = host.label()
+        assert text_of(host.ask(label, ticker("--fast"))) == "created unikernel"
+        (pid,) = host.unikernels()
+        for _ in range(2):
+            with companion(host, "console_cli", "console.sock") as console:
+                eventually(lambda: console_is_there(host))
+                with subscribed(host, label) as connection:
+                    assert next_line(connection).startswith(b"tick ")
+                console.kill()
+                console.wait()
+                eventually(lambda: not console_is_there(host))
+                before = processor_time(pid)
+                eventually(lambda before=before: processor_time(pid) > before + 5)  # type: ignore[misc]
+        assert host.unikernels() == {pid}
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def processor_time(pid: int) -> int:

@@ -16,12 +16,20 @@ from typing import Any
 import pytest
 
 from albatross_pki.authorised import LocalRequest
-from albatross_pki.commands import BlockAdd, BlockRemove, PolicyAdd, PolicyRemove, UnikernelDestroy, UnikernelRestart
+from albatross_pki.commands import (
+    BlockAdd,
+    BlockRemove,
+    PolicyAdd,
+    PolicyRemove,
+    UnikernelCreate,
+    UnikernelDestroy,
+    UnikernelRestart,
+)
 from albatross_pki.errors import Refused
 from albatross_pki.extensions import Events, ExtendedCommand, Rollback, Start, Status, Stop
 from albatross_pki.host import faults
 from albatross_pki.host.conversation import Conversation
-from albatross_pki.host.events_kinds import PolicyRemoved, Waiting
+from albatross_pki.host.events_kinds import LAST_LINES, PolicyRemoved, Waiting
 from albatross_pki.host.events_log import SHARE, SLACK
 from albatross_pki.host.events_stream import stream_events
 from albatross_pki.host.rights import Rights
@@ -37,7 +45,7 @@ from albatross_pki.wire.framing import frame
 from albatross_pki.wire.message import decode_message
 from albatross_pki.wire.side import encode_side
 from tests.host.lives import Document, on_disk, replayed
-from tests.host.running import RESTART, Daemon, Inside, create, daemon, inside, reachable
+from tests.host.running import RESTART, TICKER, Daemon, Inside, create, daemon, hello, inside, reachable
 from tests.host.test_console_of_unikernels import companion, until_attached
 from tests.host.test_crashes import DEADLY, Model, scenario, wanted
 from tests.host.test_daemon import authorised, send_authorised
@@ -57,7 +65,8 @@ def recorded(host: Inside, asked: str = ":") -> list[Document]:
 
 
 def words(documents: list[Document]) -> list[str]:
-    return [each["event"] for each in documents if each["event"] != "waiting"]
+    """What happened, without delays and what was printed."""
+    return [each["event"] for each in documents if each["event"] not in ("waiting", "last-lines")]
 
 
 async def test_a_life_is_told_step_by_step(tmp_path: FilePath) -> None:
@@ -319,6 +328,15 @@ def test_p28_the_last_lines_of_one_that_died_are_on_record(tmp_path: FilePath) -
         told = list(asked_locally(host, "dev:", Events(LONG_AGO), until="last-lines"))
         assert told[-1]["name"] == f":{host.label()}"
         assert "--say=\\x1b[2J" in " ".join(told[-1]["lines"])
+
+
+def test_p28_without_a_console_the_last_lines_are_those_in_the_pipe(tmp_path: FilePath) -> None:
+    with daemon(tmp_path) as host:
+        ticks = UnikernelCreate(hello("--fast", "--lines=5000", image=TICKER))
+        host.ask(f"dev:{host.label()}", ticks)
+        told = list(asked_locally(host, "dev:", Events(LONG_AGO), until="last-lines"))
+        assert told[-1]["lines"][-1] == "tick 5000"
+        assert len(told[-1]["lines"]) == LAST_LINES
 
 
 # crashes
