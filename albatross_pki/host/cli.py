@@ -6,7 +6,13 @@ import sys
 import click
 
 from albatross_pki import console_script
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option, users
+from albatross_pki.host.daemon_options import (
+    configure_logging,
+    logging_options,
+    own_metrics_option,
+    tmpdir_option,
+    users,
+)
 
 PROGRAM = "albatrossd"
 DEFAULT_DBDIR = "/var/lib/albatross" if sys.platform == "linux" else "/var/db/albatross"
@@ -25,6 +31,7 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
     show_default=True,
     help="State, images, block devices and, if they are not in PATH, tenders.",
 )
+@own_metrics_option
 @click.option("--systemd-socket-activation", "activated", is_flag=True, help="Serve the sockets that systemd passes.")
 @click.option("--no-drop-path", is_flag=True, help="Tell unikernels their full name instead of the label alone.")
 @click.option("--keep-running", is_flag=True, help="Leave unikernels running at the end, for the next start to adopt.")
@@ -89,6 +96,7 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
 def command(
     tmpdir: str,
     dbdir: str,
+    influx: tuple[str, int] | None,
     activated: bool,
     no_drop_path: bool,
     keep_running: bool,
@@ -125,6 +133,7 @@ def command(
         Options(
             tmpdir=tmpdir,
             dbdir=dbdir,
+            influx=influx,
             activated=activated,
             drop_path=not no_drop_path,
             keep_running=keep_running,

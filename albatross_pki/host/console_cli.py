@@ -1,12 +1,22 @@
 """``albatross-console``: keep what unikernels write, and show it to who asks. Parses, opens, serves, exits."""
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from albatross_pki import console_script
 from albatross_pki.host.console_limits import MAX_MEMORY, MAX_SUBSCRIBERS, MEBIBYTE
-from albatross_pki.host.daemon_options import configure_logging, logging_options, tmpdir_option, users
+from albatross_pki.host.daemon_options import (
+    configure_logging,
+    logging_options,
+    own_metrics_option,
+    tmpdir_option,
+    users,
+)
+
+if TYPE_CHECKING:
+    from albatross_pki.host.own_metrics import Serve
 
 PROGRAM = "albatross-console"
 
@@ -36,6 +46,7 @@ PROGRAM = "albatross-console"
     multiple=True,
     help="A user who may announce unikernels, beside root and the user of this program (repeatable).",
 )
+@own_metrics_option
 @click.option("--systemd-socket-activation", "activated", is_flag=True, help="Serve the socket that systemd passes.")
 @logging_options
 def command(
@@ -43,6 +54,7 @@ def command(
     max_subscribers: int,
     max_memory_mb: int,
     daemon_uids: tuple[int, ...],
+    influx: tuple[str, int] | None,
     activated: bool,
     **log_options: object,
 ) -> None:
@@ -57,7 +69,13 @@ def command(
 
     consoles = Consoles(max_memory_mb * MEBIBYTE, max_subscribers)
     server = ConsoleServer(consoles, os.path.join(tmpdir, "fifo"), trusted)
-    run_until_stopped(server.serve, os.path.join(tmpdir, "util", "console.sock"), activated=activated)
+    serve: Serve = server.serve
+    if influx is not None:
+        from albatross_pki.host.own_metrics import OwnMetrics
+
+        kinds = {"unix": server.connections, "fifo": server.fifos}
+        serve = OwnMetrics("albatross_console", influx, kinds).beside(server.serve)
+    run_until_stopped(serve, os.path.join(tmpdir, "util", "console.sock"), activated=activated)
 
 
 def main() -> None:

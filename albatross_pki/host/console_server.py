@@ -42,7 +42,7 @@ from albatross_pki.names import Name
 from albatross_pki.replies import Consoles as ConsolesReply
 from albatross_pki.replies import Empty, Failure, Success, Text
 from albatross_pki.text import printable
-from albatross_pki.transport.channel import Channel, serve_unix
+from albatross_pki.transport.channel import Channel, Served, serve_unix
 from albatross_pki.transport.errors import TransportError
 from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.framing import frame
@@ -133,6 +133,7 @@ class ConsoleServer:
         self._max_subscribers = consoles.max_connections() - RESERVED_CONNECTIONS
         self._readers: dict[Name, Reader] = {}
         self._subscribers: set[Subscriber] = set()
+        self.connections, self.fifos = Served(), Served()
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled."""
@@ -146,6 +147,7 @@ class ConsoleServer:
                 idle_timeout=FIRST_COMMAND_TIMEOUT,
                 trusted=self._trusted,
                 per_user=max(1, self._consoles.max_connections() // 2),  # the authoriser's, for all of its clients
+                served=self.connections,
             )
         finally:
             sweeping.cancel()
@@ -231,12 +233,15 @@ class ConsoleServer:
             os.close(descriptor)
             raise
         self._readers[name] = Reader(descriptor, console, self._ended)
+        self.fifos.active = len(self._readers)
+        self.fifos.total += 1
         log.info("reading the console of %s", name)
         return Empty()
 
     def _ended(self, console: Console) -> None:
         log.info("the console of %s has ended", console.name)
         self._readers.pop(console.name, None)
+        self.fifos.active = len(self._readers)
         self._consoles.ended(console)
 
     async def _subscribe(self, channel: Channel, header: Header, command: ConsoleSubscribe) -> None:

@@ -41,7 +41,7 @@ from albatross_pki.host.state import State
 from albatross_pki.host.statistics_link import StatisticsLink
 from albatross_pki.host.supervisor import Patience, Supervisor
 from albatross_pki.host.surroundings import Surroundings
-from albatross_pki.transport.channel import serve_unix
+from albatross_pki.transport.channel import Served, serve_unix
 from albatross_pki.transport.sockets import activated_sockets, listen
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Options:
 
     tmpdir: str
     dbdir: str
+    influx: tuple[str, int] | None = None
     activated: bool = False
     drop_path: bool = True
     keep_running: bool = False
@@ -173,6 +174,11 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         await take_over(supervisor, state.load())
         trusted = frozenset({0, os.geteuid()}) | options.authorisers
         server = Server(supervisor, trusted, options.statisticians)
+        served = Served()
+        if options.influx is not None:
+            from albatross_pki.host.domain_metrics import metrics_of
+
+            tasks.append(asyncio.create_task(metrics_of(supervisor, options.influx, served).push()))
         for listener, handler, limit in (
             (local, server.local, MAX_FRAME),
             (extended, server.extended, MAX_EXTENDED_FRAME),
@@ -184,6 +190,7 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
                 limit=limit,
                 idle_timeout=IDLE_TIMEOUT,
                 trusted=trusted,
+                served=served,
             )
             tasks.append(asyncio.create_task(serving))
         supervisor.background(start_wanted(supervisor))

@@ -96,6 +96,20 @@ def address_option(default_port: int) -> Callable[[click.Context, click.Paramete
     return parse
 
 
+INFLUX_PORT = 8094  # Telegraf's, by convention
+
+
+def own_metrics_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--influx IP[:PORT]``: where a daemon sends what it uses itself."""
+    return click.option(
+        "--influx",
+        "influx",
+        callback=address_option(INFLUX_PORT),
+        metavar="IP[:PORT]",
+        help=f"Send metrics of this program to a TCP listener for lines, port {INFLUX_PORT} by default.",
+    )(function)
+
+
 def logging_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``-v``, ``--verbosity``, ``-q``, ``--color``, ``--syslog`` and ``--version``; see ``configure_logging``."""
     version = f"version v{__version__} protocol version {PROTOCOL_VERSION}"

@@ -7,14 +7,19 @@ import click
 
 from albatross_pki import console_script
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option
+from albatross_pki.host.daemon_options import (
+    INFLUX_PORT,
+    address_option,
+    configure_logging,
+    logging_options,
+    tmpdir_option,
+)
 from albatross_pki.names import Name
 
 if TYPE_CHECKING:
     from albatross_pki.host.influx_export import Target
 
 PROGRAM = "albatross-influx"
-DEFAULT_PORT = 8094
 
 
 def _name(context: click.Context, parameter: click.Parameter, value: str) -> Name:
@@ -29,9 +34,9 @@ def _name(context: click.Context, parameter: click.Parameter, value: str) -> Nam
 @click.option(
     "--influx",
     "address",
-    callback=address_option(DEFAULT_PORT),
+    callback=address_option(INFLUX_PORT),
     metavar="IP[:PORT]",
-    help=f"A TCP listener for lines, port {DEFAULT_PORT} by default.",
+    help=f"A TCP listener for lines, port {INFLUX_PORT} by default.",
 )
 @click.option("--influx-url", "url", help="An InfluxDB's write address instead: http(s)://HOST/write?db=NAME")
 @click.option(

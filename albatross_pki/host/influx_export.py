@@ -117,6 +117,11 @@ class LineTarget:
         self._writer.write(batch)
         await self._writer.drain()
 
+    async def close(self) -> None:
+        """End the connection, if there is one."""
+        await self._disconnect()
+        await asyncio.sleep(0)  # its transport is closed in the loop's next turn
+
     async def _disconnect(self) -> None:
         writer, self._writer, self._reader = self._writer, None, None
         if writer is not None:

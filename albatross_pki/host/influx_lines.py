@@ -17,14 +17,14 @@ def lines(name: Name, sample: Statistics, now_ns: int, *, drop_path: bool = True
 
     ``now_ns`` is the time of the sample in nanoseconds since 1970; ``drop_path`` shows the label alone.
     """
-    shown = _escaped(name.label if drop_path and name.label is not None else str(name))
-    found = [f"resource_usage,vm={shown} {_usage(sample.usage)}"]
+    shown = escaped(name.label if drop_path and name.label is not None else str(name))
+    found = [f"resource_usage,vm={shown} {usage_fields(sample.usage)}"]
     if sample.memory is not None:
-        found.append(f"kinfo_mem,vm={shown} {_memory(sample.memory, now_ns)}")
+        found.append(f"kinfo_mem,vm={shown} {memory_fields(sample.memory, now_ns)}")
     if sample.vmm:
-        found.append(f"vmm,vm={shown} " + ",".join(f"{_escaped(key)}={value}i" for key, value in sample.vmm))
+        found.append(f"vmm,vm={shown} " + ",".join(f"{escaped(key)}={value}i" for key, value in sample.vmm))
     found += [
-        f"interface,vm={shown},bridge={_escaped(each.name)} {_interface(each)}"
+        f"interface,vm={shown},bridge={escaped(each.name)} {_interface(each)}"
         for each in sample.interfaces
         if each.name
     ]
@@ -32,7 +32,7 @@ def lines(name: Name, sample: Statistics, now_ns: int, *, drop_path: bool = True
     return "".join(line + end for line in found).encode("utf-8", "replace")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """A tag or field key; a backslash at its end would escape what follows."""
     text = text.translate(_ESCAPES)
     return text + "_" if text.endswith("\\") else text
@@ -46,7 +46,7 @@ def _seconds(time: Timeval) -> str:
     return f"{time.seconds}.{time.microseconds:06}"
 
 
-def _usage(usage: ResourceUsage) -> str:
+def usage_fields(usage: ResourceUsage) -> str:
     counters = _fields(
         maxrss=usage.maxrss,
         ixrss=usage.ixrss,
@@ -66,7 +66,7 @@ def _usage(usage: ResourceUsage) -> str:
     return f"utime={_seconds(usage.utime)},stime={_seconds(usage.stime)},{counters}"
 
 
-def _memory(memory: ProcessMemory, now_ns: int) -> str:
+def memory_fields(memory: ProcessMemory, now_ns: int) -> str:
     started = memory.start.seconds * MICRO + memory.start.microseconds
     uptime = max(0, now_ns // 1000 - started)
     numbers = _fields(

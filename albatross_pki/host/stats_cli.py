@@ -2,11 +2,22 @@
 
 import math
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from albatross_pki import console_script
-from albatross_pki.host.daemon_options import address_option, configure_logging, logging_options, tmpdir_option, users
+from albatross_pki.host.daemon_options import (
+    address_option,
+    configure_logging,
+    logging_options,
+    own_metrics_option,
+    tmpdir_option,
+    users,
+)
+
+if TYPE_CHECKING:
+    from albatross_pki.host.own_metrics import Serve
 
 PROGRAM = "albatross-stats"
 PROMETHEUS_PORT = 9797
@@ -36,6 +47,7 @@ PROMETHEUS_PORT = 9797
     metavar="IP[:PORT]",
     help=f"Serve http://IP:PORT/metrics too, port {PROMETHEUS_PORT} by default; whoever reaches it sees everything.",
 )
+@own_metrics_option
 @click.option("--systemd-socket-activation", "activated", is_flag=True, help="Serve the socket that systemd passes.")
 @logging_options
 def command(
@@ -43,6 +55,7 @@ def command(
     interval: float,
     daemon_uids: tuple[int, ...],
     scrapes: tuple[str, int] | None,
+    influx: tuple[str, int] | None,
     activated: bool,
     **log_options: object,
 ) -> None:
@@ -56,7 +69,12 @@ def command(
     sockets = os.path.join(tmpdir, "util")
     trusted = frozenset({0, os.geteuid(), *daemon_uids})
     server = StatsServer(os.path.join(sockets, "vmmd.sock"), trusted, interval, scrapes=scrapes)
-    run_until_stopped(server.serve, os.path.join(sockets, "stat.sock"), activated=activated)
+    serve: Serve = server.serve
+    if influx is not None:
+        from albatross_pki.host.own_metrics import OwnMetrics
+
+        serve = OwnMetrics("albatross_stats", influx, {"unix": server.connections}).beside(server.serve)
+    run_until_stopped(serve, os.path.join(sockets, "stat.sock"), activated=activated)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import Empty, Failure, Statistics, Text
 from albatross_pki.text import printable
-from albatross_pki.transport.channel import Channel, connect, serve_unix
+from albatross_pki.transport.channel import Channel, Served, connect, serve_unix
 from albatross_pki.transport.errors import TransportError
 from albatross_pki.wire.framing import frame
 from albatross_pki.wire.message import decode_message, encode_message
@@ -63,6 +63,7 @@ class StatsServer:
         self._audience: Audience[Subscriber] = Audience() if audience is None else audience
         self._scrapes = scrapes
         self._netlink: Netlink | None = None
+        self.connections = Served()
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled."""
@@ -83,6 +84,7 @@ class StatsServer:
                         idle_timeout=FIRST_COMMAND_TIMEOUT,
                         trusted=self._trusted,
                         per_user=MAX_CONNECTIONS // 2,  # the authoriser's, for all of its clients
+                        served=self.connections,
                     )
                 )
         finally:

@@ -15,6 +15,7 @@ import socket
 import struct
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from albatross_pki.errors import Refused
@@ -33,6 +34,7 @@ __all__ = [
     "FRAME_LIMIT",
     "Channel",
     "PeerCredentials",
+    "Served",
     "activated_sockets",
     "connect",
     "listen",
@@ -308,6 +310,14 @@ async def connect(
     return Channel(connection, limit=limit, idle_timeout=idle_timeout)
 
 
+@dataclass(slots=True)
+class Served:
+    """How many connections there are, and have been."""
+
+    active: int = 0
+    total: int = 0
+
+
 async def serve_unix(
     listener: socket.socket,
     handler: Callable[[Channel], Awaitable[None]],
@@ -318,16 +328,18 @@ async def serve_unix(
     memory: SharedOctets | None = None,
     trusted: frozenset[int] | None = None,
     per_user: int | None = None,
+    served: Served | None = None,
 ) -> None:
     """Accept for ever and run ``handler`` on each connection, at most ``max_connections`` at once.
 
     Further ones wait; users who are not ``trusted`` (root and our own, if not given) have a part of the places each
-    (``places``). A connection is closed when its handler returns; an exception in one is logged and ends that
-    connection alone. Cancelling this ends every handler.
+    (``places``). ``served`` counts connections. A connection is closed when its handler returns; an exception in one is
+    logged and ends that connection alone. Cancelling this ends every handler.
     """
     loop = asyncio.get_running_loop()
     places = Places(max_connections, trusted=trusted, per_user=per_user)
     tasks: set[asyncio.Task[None]] = set()
+    served = Served() if served is None else served
 
     async def run(connection: socket.socket, uid: int) -> None:
         try:
@@ -339,6 +351,7 @@ async def serve_unix(
         except Exception:
             log.exception("a connection ended with an error that nobody expected")
         finally:
+            served.active -= 1
             connection.close()
             places.leave(uid)
 
@@ -356,6 +369,8 @@ async def serve_unix(
             except Refused as error:
                 _refuse(connection, error.message)
                 continue
+            served.active += 1
+            served.total += 1
             task = asyncio.create_task(run(connection, uid))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
