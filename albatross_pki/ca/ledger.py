@@ -18,7 +18,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from albatross_pki.ca.database import append, line_for
+from albatross_pki.ca.database import append, check_database, line_for
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import DISK, Disk
 from albatross_pki.journal.log import BadJournal, Journal, parse_entries, read_journal, verify
@@ -219,7 +219,11 @@ class Ledger:
 
     @classmethod
     def open(cls, database: str, *, now: datetime, dialect: Dialect = Dialect.NATIVE, disk: Disk = DISK) -> Self:
-        """Open the ledger of ``database``, or begin one in which ``dialect`` is the default."""
+        """Open the ledger of ``database``, or begin one in which ``dialect`` is the default.
+
+        Raises ``AlbatrossError`` if ``database`` is a file of another kind, and ``BadJournal`` or ``OSError``.
+        """
+        check_database(database)
         journal = Journal.open(ledger_path(database), LEDGER_MODE, disk=disk)
         opening = {"kind": OPENED, "time": write_time(now), "format": FORMAT, "dialect": dialect.value}
         try:

@@ -233,3 +233,34 @@ def test_the_dialect_survives_a_crash_in_the_ledgers_first_line(ca: Program, wor
     assert [entry["kind"] for entry in read_entries("db.ledger")] == ["recovered", "opened", "issued", "issued"]
     assert stored_dialect("db") is Dialect.UPSTREAM
     ca("ledger", "verify", "db")
+
+
+@pytest.mark.parametrize("wrong", ["cacert.pem", "dev.req", "db.ledger", "ca.crl", "ca.key"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sign cacert.pem {} ca.key dev.req --as=delegation --force",
+        "renew cacert.pem {} ca.key dev.pem",
+        "crl cacert.pem {} ca.key --first",
+        "revoke {} dev",
+        "generate other {} --server=other-server --force",
+    ],
+    ids=lambda words: words.split()[0],
+)
+def test_another_file_in_place_of_the_database_is_not_written_to(
+    dev: Path, ca: Program, words: str, wrong: str
+) -> None:
+    ca("crl", "cacert.pem", "db", "ca.key")
+    before = everything_in(dev)
+    said = ca(*words.format(wrong).split(), check=False)
+    assert said.status == 124
+    assert f"error: {wrong} is not a database of certificates" in said.err
+    assert everything_in(dev) == before
+
+
+@pytest.mark.parametrize("lines", [b"", b"\n", b"00ac9044 user\n", b"17 user\n", b"1795228270 two words\n", b"00a"])
+def test_databases_of_all_kinds_are_continued(ca: Program, workplace: Path, lines: bytes) -> None:
+    """Hexadecimal serials, decimal ones of earlier years, nothing yet, and what a crash left."""
+    Path("db").write_bytes(lines)
+    ca("generate", "ca", "db")
+    assert Path("db").read_bytes().startswith(lines)
