@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,15 +13,18 @@ from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import STANDARD, FileExists, read_file
 from albatross_pki.policy.roles import Dialect, Role
+from albatross_pki.text import printable
 
 if TYPE_CHECKING:
     from albatross_pki.ca.issuer import Issuer
+    from albatross_pki.ca.ledger import Issued, Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
 ROOT_NAME = "cacert.pem"
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
 ROLES = ("delegation", "leaf", "server")
 MAX_DAYS = 36500
+CLOCK_TOLERANCE = timedelta(minutes=5)
 
 existing = click.Path(exists=True, dir_okay=False)
 days_type = click.IntRange(1, MAX_DAYS)
@@ -93,6 +97,27 @@ def refuse_unwritable(*paths: str, force: bool = False, option: str | None = Non
             raise AlbatrossError(f"{path}: there is no directory {directory}")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise AlbatrossError(f"{path}: no file can be made in {os.path.abspath(directory)}")
+
+
+@contextmanager
+def handing_out(record: "Issued", database: str) -> Iterator[None]:
+    """What is said when a recorded certificate cannot be written after all (a full disk)."""
+    try:
+        yield
+    except (OSError, AlbatrossError):
+        way_out = f"albatross-provision-ca revoke {database} {record.serial}"
+        note(f"serial {record.serial} is recorded and nobody has it: sign again, or {way_out}")
+        raise
+
+
+def note_clock(ledger: "Ledger", now: datetime) -> None:
+    """Warn of a clock behind the ledger: of two policies for one path, the one that begins later counts."""
+    from albatross_pki.ca.ledger import write_time
+
+    last = ledger.view.last_time
+    if write_time(now + CLOCK_TOLERANCE) < last:
+        note(f"this machine's clock is at {write_time(now)}, behind the ledger's last entry of {printable(last, 40)}")
+        note("servers take the certificate that begins later for the newer one: is the clock right?")
 
 
 def role_from(word: str | None) -> Role:

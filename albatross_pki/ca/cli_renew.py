@@ -70,6 +70,7 @@ def renew(
     target = output or certificate
     options.refuse_unwritable(target, force=output is None)
     with Ledger.open(database, now=now) as ledger:
+        options.note_clock(ledger, now)
         check_renewable(old, issuer, ledger.view)
         chosen = Dialect(dialect) if dialect is not None else stored_dialect(database)
         if is_self_signed(old):

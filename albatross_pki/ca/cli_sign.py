@@ -195,6 +195,7 @@ def sign(
     options.refuse_unwritable(target, force=force, option="--force")
     options.tell(plan_words(plan, request, issuer))
     with Ledger.open(database, now=now, dialect=terms.dialect) as ledger:
+        options.note_clock(ledger, now)
         if ledger.view.issued and not ledger.view.knows(issuer.certificate.spki_sha256.hex()):
             options.note(
                 f"{database}.ledger has nothing that {issuer.certificate.title} issued so far: it is another CA's"
@@ -208,7 +209,8 @@ def sign(
             accept_plain=accept_plain_intermediates,
             second_judge=openssl_refuses,
         )
-    make_file(target, bundle(list(certified.bundle)), PUBLIC, replace=force)
+    with options.handing_out(certified.record, database):
+        make_file(target, bundle(list(certified.bundle)), PUBLIC, replace=force)
     _report(certified, target)
 
 

@@ -149,6 +149,11 @@ class LedgerView:
         last = self.issued[-_RECENT:]
         return [(item.serial, item.label) for item in last if item.role != Role.ROOT.value]
 
+    @property
+    def last_time(self) -> str:
+        """When the last certificate was issued, as it stands there; empty if none was."""
+        return self.issued[-1].time if self.issued else ""
+
     def issued_where(self, member: str, value: str) -> list[Issued]:
         """The certificates whose ``member`` is ``value``."""
         position = Issued._fields.index(member)

@@ -173,6 +173,42 @@ def test_a_clock_that_was_set_back_makes_no_list(dev: Path, ca: Program, monkeyp
     assert not Path("ca.crl").exists()
 
 
+@pytest.mark.parametrize(
+    "verb", ["sign cacert.pem db ca.key hello.req --as=leaf", "renew cacert.pem db ca.key dev.pem"]
+)
+def test_a_clock_behind_the_ledger_is_noticed(
+    dev: Path, ca: Program, ask: Program, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A narrower renewal that begins before the wider one would not be in force."""
+    now = datetime.now(UTC)
+    ask("destroy", "hello")
+    ask("delegation", "web", 1, "--mem=32")
+    with monkeypatch.context() as patch:
+        patch.setattr("albatross_pki.ca.cli_options.utc_now", lambda: now + timedelta(hours=2))
+        assert "clock" not in ca("sign", "cacert.pem", "db", "ca.key", "web.req", "--as=delegation").err
+    said = ca(*verb.split()).err
+    assert "this machine's clock is at" in said
+    assert "is the clock right?" in said
+
+
+def test_a_certificate_that_cannot_be_handed_out_is_told_about(
+    dev: Path, ca: Program, ask: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full just then: the ledger has it, and nobody else."""
+    ask("info", "--name=hello")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hello.pem")
+
+    monkeypatch.setattr(cli_sign, "make_file", full)
+    said = ca("sign", "cacert.pem", "db", "ca.key", "hello.req", "--as=leaf", check=False)
+    assert said.status == 124
+    assert "error: hello.pem: no space left on device" in said.err
+    serial = list(read_entries("db.ledger"))[-1]["serial"]
+    assert f"note: serial {serial} is recorded and nobody has it" in said.err
+    ca("revoke", "db", serial)
+
+
 def test_p31_every_number_of_a_policy_that_is_none_is_named(workplace: Path, ask: Program) -> None:
     said = ask("delegation", "big", 10**11, f"--mem={10**11}", "--cpu=-1", "--block=-5", check=False)
     assert [error.split()[0] for error in said.errors] == ["UNIKERNELS", "--mem", "--block", "--cpu"]
