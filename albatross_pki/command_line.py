@@ -384,7 +384,7 @@ def _events_parameters() -> list[click.Parameter]:
 
 def _stats_add_parameters() -> list[click.Parameter]:
     return [
-        click.Argument(["pid"], type=int),
+        click.Argument(["pid"], type=int, metavar="PID"),
         _named("-n", "--name"),
         click.Option(["--vmmdev"], default="", help="The VMM device (FreeBSD)."),
         click.Option(["--bridge", "bridges"], multiple=True, metavar="BRIDGE:TAP"),

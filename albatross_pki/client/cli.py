@@ -192,7 +192,10 @@ def _inspect_command() -> "click.Command":
     return click.Command(
         "inspect",
         callback=inspect,
-        params=[click.Argument(["image"], type=click.Path(exists=True, dir_okay=False)), *output_options()],
+        params=[
+            click.Argument(["image"], type=click.Path(exists=True, dir_okay=False), metavar="IMAGE"),
+            *output_options(),
+        ],
         help="Show what an image is made for, its digest, and the devices that it wants.",
     )
 
@@ -205,9 +208,11 @@ def _dump_command(word: str) -> "click.Command":
 
 
 def _provision(word: str) -> "click.Command":
+    import copy
+
     from albatross_pki.ca import cli_sign
 
-    command: click.Command = getattr(cli_sign, word)
+    command: click.Command = copy.copy(getattr(cli_sign, word))  # it belongs to the other program, too
     return command
 
 

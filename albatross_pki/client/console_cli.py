@@ -57,7 +57,6 @@ def console_command(
             *options,
         ],
         help="Show what unikernels print, and go on. A path (dev:, or : for all) stands for those that run in it.",
-        epilog="Examples: console web -n 100; console web db --since 10m; console : --grep 'error|warn' --no-follow",
     )
 
 

@@ -30,7 +30,9 @@ def inspect_command(word: str = "inspect-dump") -> "click.Command":
             text = "\n".join(dump_lines(dump)) if form == "upstream" else dump_table(dump, screen.width)
         screen.whole_document(dump_document(dump), text)
 
-    return click.Command(
+    from albatross_pki.client.options import Explained
+
+    return (click.Command if word == "inspect-dump" else Explained)(
         word,
         callback=inspect,
         params=[*_file_options(), *_output_options()],

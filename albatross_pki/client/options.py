@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from albatross_pki.command_line import Commands, Parsed, Submit, protocol_commands
+from albatross_pki.option_prefixes import PrefixCommand
 from albatross_pki.syntax import parse_destination
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from albatross_pki.client.credentials import Signer
     from albatross_pki.client.receive import Reception
     from albatross_pki.client.remote import Server
@@ -227,6 +230,43 @@ class ClientProgram(Commands, _Lazy):
         if command is not None and command.callback is not None:
             command.callback = as_upstream_says(command.callback)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word, command, rest = super().resolve_command(ctx, args)
+        if command is not None and "--help" in rest:
+            explain(self.name or "", command)
+        return word, command, rest
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from albatross_pki.client.explaining import program_explanation
+
+        self.epilog = program_explanation(self.name or "")
+        super().format_epilog(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem"]:
+        """The words that begin so, without making their commands, and the program's own options."""
+        from click.shell_completion import CompletionItem
+
+        words = [CompletionItem(word) for word in self.list_commands(ctx) if word.startswith(incomplete)]
+        return [*words, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+class Explained(PrefixCommand):
+    """A program that is one command: its help has what ``ClientProgram`` gives to each of its own."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        explain(self.name or "", self)
+        super().format_epilog(ctx, formatter)
+
+
+def explain(program: str, command: click.Command) -> None:
+    """Add arguments, exit codes and examples to the help of a command that does not bring its own."""
+    from albatross_pki.client.explaining import EXAMPLES, explanation
+
+    if command.name in EXAMPLES:
+        command.epilog = explanation(program, command)
 
 
 def as_upstream_says(callback: Callable[..., Any]) -> Callable[..., Any]:

@@ -32,19 +32,19 @@ def program() -> "click.Command":
 
     from albatross_pki.client.options import (
         DESTINATION,
+        Explained,
         as_upstream_says,
         extra_options,
         output_options,
         server_identity_options,
         stream_option,
     )
-    from albatross_pki.option_prefixes import PrefixCommand
 
     def called(ca: str, cert: str, key: str, destination: tuple[str, int], stream: str | None, **how: Any) -> None:
         send(cert, key, ca, stream, how | {"destination": destination})
 
     file = click.Path(exists=True, dir_okay=False)
-    command = PrefixCommand(
+    command = Explained(
         "albatross-client-remote-tls",
         callback=as_upstream_says(called),
         params=[

@@ -52,7 +52,6 @@ def top_command(sender: Callable[[dict[str, Any]], "Send"], options: list[click.
             *options,
         ],
         help="Show what unikernels use right now, of a path or of all: a live table, or one where nobody looks.",
-        epilog="Examples: top; top dev: --sort memory; top --once -o json",
     )
 
 

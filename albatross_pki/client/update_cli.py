@@ -80,7 +80,6 @@ def update_command(sender: Callable[[dict[str, Any]], Send], options: list[click
             "Replace a unikernel by the latest build of its image, with its settings as they are. "
             "With --dry-run the exit status is 0 if it is up to date, and 1 if there is something to do."
         ),
-        epilog="Examples: update hello --dry-run; update --all; update hello --http-host https://builds.example.org",
     )
 
 
