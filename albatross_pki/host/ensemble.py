@@ -6,7 +6,8 @@ this ensemble holds locked.
 
 1. ``programs`` decides, purely, what is started with which arguments, and what shows that it listens;
 2. ``Ensemble.start`` starts one after the other, each only when its predecessor listens;
-3. ``Ensemble.wait`` returns when somebody asks for the end, or a program ended by itself, and says which;
+3. ``Ensemble.watch`` starts a program again that ended by itself, at once and then after a delay that grows; it returns
+   when somebody asks for the end, or when a program ends again and again, and says which;
 4. ``Ensemble.stop`` sends SIGTERM in reverse order, waits, and kills only what ignores it.
 
 The programs get sessions of their own, so that a Ctrl-C reaches this process alone, and a parent-death signal, so
@@ -15,6 +16,7 @@ that none of them outlives it.
 
 import contextlib
 import ctypes
+import math
 import os
 import select
 import shutil
@@ -23,13 +25,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from albatross_pki.errors import AlbatrossError, ExitCode
+from albatross_pki.host.restarts import delay, failures_after
 
 READY_TIMEOUT = 20.0  # seconds for one program to listen; a slow machine under load needs two
 STOP_TIMEOUT = 40.0  # seconds from SIGTERM to SIGKILL; albatrossd itself gives its unikernels 20
+MOST_FAILURES = 5  # ends soon after a start, in a row, after which everything ends: about 15 seconds of waiting
 POLL = 0.01  # seconds between two looks at whether a program listens
 SUBDIRECTORIES = ("run", "run/util", "run/fifo", "run/spool", "db", "authorise", "log")
 SOCKET_ROOM = 107 - len("/run/util/authorise.sock")  # octets: sun_path of unix(7)
@@ -146,6 +150,16 @@ def prepare(directory: str) -> str:
     return directory
 
 
+def _how(status: int) -> str:
+    """How a process has ended, in words; a negative status is a signal (subprocess)."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
 def executable(word: str) -> str:
     """The program called ``word``: the one installed beside this interpreter, else the first in PATH."""
     beside = os.path.join(os.path.dirname(sys.executable), word)
@@ -171,20 +185,66 @@ class Ensemble:
         for program, process in self.running:
             self._check_alive(program, process)
 
-    def wait(self, wake: int) -> str | None:
-        """Block until ``wake`` (a descriptor) is readable: ``None``; or a program ends: its word."""
-        by_descriptor = {os.pidfd_open(process.pid): program.word for program, process in self.running}
-        poll = select.poll()
+    def watch(self, wake: int, tell: Callable[[str], None]) -> str | None:
+        """Keep everything running until ``wake`` (a descriptor) is readable: ``None``.
+
+        Or until a program has ended too often: its word. ``tell`` gets sentences about what ended and began.
+        """
+        failures = {program.word: 0 for program, _ in self.running}
+        begun = dict.fromkeys(failures, time.monotonic())
+        due: dict[str, float] = {}
+        while self._wait(wake, due):
+            for program, process in self.running:
+                word = program.word
+                if process.returncode is None or word in due:
+                    continue
+                failures[word] = failures_after(failures[word], time.monotonic() - begun[word])
+                tell(f"{word} ended with {_how(process.returncode)}: {self.last_words(word)}")
+                if failures[word] > MOST_FAILURES:
+                    return word
+                seconds = delay(failures[word])
+                if seconds:
+                    tell(f"{word} starts again in {seconds:g} seconds")
+                due[word] = time.monotonic() + seconds
+            for word in [word for word, when in due.items() if when <= time.monotonic()]:
+                del due[word]
+                begun[word] = time.monotonic()
+                if self._start_again(word, wake):
+                    tell(f"{word} runs again")
+        return None
+
+    def _wait(self, wake: int, due: Mapping[str, float]) -> bool:
+        """Until a program has ended or one is due (monotonic seconds by word); ``False`` as soon as ``wake`` is up."""
+        waiting = [(program.word, process) for program, process in self.running if program.word not in due]
+        with contextlib.ExitStack() as stack:
+            poll = select.poll()
+            poll.register(wake, select.POLLIN)
+            # one that was found dead while it started has been waited for already
+            known = any(process.returncode is not None for _, process in waiting)
+            for _, process in waiting:
+                if process.returncode is None:
+                    descriptor = os.pidfd_open(process.pid)
+                    stack.callback(os.close, descriptor)
+                    poll.register(descriptor, select.POLLIN)
+            soonest = min(due.values(), default=None)
+            seconds = 0.0 if known else None if soonest is None else max(0.0, soonest - time.monotonic())
+            ready = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
+        for _, process in waiting:
+            process.poll()
+        return all(descriptor != wake for descriptor, _ in ready)
+
+    def _start_again(self, word: str, wake: int) -> bool:
+        """Start a program in its old place, and wait until it listens; one that does not has ended again."""
+        place = next(number for number, (program, _) in enumerate(self.running) if program.word == word)
+        program = self.running[place][0]
+        process = self._spawn(program)
+        self.running[place] = (program, process)
         try:
-            for descriptor in (wake, *by_descriptor):
-                poll.register(descriptor, select.POLLIN)
-            ready = [descriptor for descriptor, _ in poll.poll()]
-        finally:
-            for descriptor in by_descriptor:
-                os.close(descriptor)
-        if wake in ready:
-            return None
-        return by_descriptor[ready[0]]
+            self._wait_until_ready(program, process, wake)
+        except DidNotStart:
+            process.kill()
+            process.wait()
+        return process.poll() is None
 
     def stop(self) -> list[str]:
         """Stop everything, last started first; returns the words of those that had to be killed."""
@@ -243,11 +303,14 @@ class Ensemble:
                 hint=f"its log is {self._log(program.word)}",
             )
 
-    def _wait_until_ready(self, program: Program, process: "subprocess.Popen[bytes]") -> None:
+    def _wait_until_ready(self, program: Program, process: "subprocess.Popen[bytes]", wake: int | None = None) -> None:
+        """Raises ``DidNotStart``; returns early if ``wake`` becomes readable: then it does not matter any more."""
         deadline = time.monotonic() + READY_TIMEOUT
         for listening in program.ready:
             while not listening.answers():
                 self._check_alive(program, process)
+                if wake is not None and select.select([wake], [], [], 0)[0]:
+                    return
                 if time.monotonic() > deadline:
                     raise DidNotStart(
                         f"{program.word} does not listen after {READY_TIMEOUT:g} seconds",

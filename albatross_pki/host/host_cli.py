@@ -1,7 +1,8 @@
 """``albatross-host``: all daemons of a host in one terminal, in one directory, as root or not.
 
-``run`` stays in the foreground until Ctrl-C or SIGTERM. ``start`` is ``run`` in the background and returns when
-everything listens; ``stop`` ends it and returns when everything is gone. ``doctor`` says what this machine can do.
+``run`` stays in the foreground until Ctrl-C or SIGTERM, and starts programs again that end by themselves. ``start`` is
+``run`` in the background and returns when everything listens; ``stop`` ends it and returns when everything is gone.
+``doctor`` says what this machine can do.
 
 Whoever runs a directory holds ``DIR/host.lock`` locked; ``stop`` finds the process by that lock and no number in a
 file is ever believed.
@@ -108,9 +109,9 @@ def run(
             for each in wanted:
                 click.echo(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}")
             _tell_ready(ready_descriptor)
-            ended = ensemble.wait(wake)
+            ended = ensemble.watch(wake, lambda text: say("warning", text))
             if ended is not None:
-                say("error", f"{ended} ended by itself: {ensemble.last_words(ended)}")
+                say("error", f"{ended} ended by itself again and again: {ensemble.last_words(ended)}")
         finally:
             for word in ensemble.stop():
                 say("warning", f"{word} did not end and was killed")

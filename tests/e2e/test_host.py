@@ -1,5 +1,6 @@
 """``albatross-host`` with the real daemons: Ctrl-C, a daemon that dies, a host that is killed, a second one."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.site import HELLO, PROGRAMS, TIMEOUT, Site, eventually
+from tests.pki_builder import policy
 
 
 @pytest.fixture
@@ -81,15 +83,71 @@ def test_the_same_directory_runs_again_with_what_was_wanted(site: Site) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["albatross-console", "albatrossd"])
-def test_a_daemon_that_dies_is_told_and_ends_the_others(site: Site, which: int) -> None:
+def test_a_daemon_that_is_killed_is_started_again_and_nothing_else_ends(site: Site, which: int) -> None:
     with run_in_foreground(site) as process:
+        assert site.local("create", "hello", str(HELLO)).status == 0
+        (unikernel,) = site.tenders()
         pids = daemons(process)
         os.kill(pids[which], signal.SIGKILL)
         assert process.stdout is not None
-        told = process.stdout.read()
+        told = [process.stdout.readline() for _ in range(2)]
+        word = ("albatross-console", "albatrossd")[which]
+        assert told[0].startswith(f"warning: {word} ended with SIGKILL: ")
+        assert told[1] == f"warning: {word} runs again\n"
+        again = daemons(process)
+        assert pids[which] not in again
+        assert pids[1 - which] in again
+        assert site.local("info", "-o", "name").out == "hello\n"
+        assert os.path.exists(f"/proc/{unikernel}"), "it was adopted, or never noticed"
+        assert site.local("destroy", "hello").status == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    assert site.remains() == []
+
+
+@pytest.mark.slow
+def test_whichever_daemon_is_killed_the_next_deployment_works(site: Site) -> None:
+    """Each of the five, one after the other, on the way of a signed command."""
+    site.start("--stats")
+    dev = site.root.delegate("dev", policy(unikernels=9, memory_mb=64))
+    log = site.host / "log" / "albatross-host.log"
+    (holder,) = (
+        int(pid) for pid in re.findall(r"is run by process (\d+)", site.run("albatross-host", "run", "host").err)
+    )
+    children = Path(f"/proc/{holder}/task/{holder}/children")
+    words = ["albatross-console", "albatrossd", "albatross-stats", "albatross-authorise", "albatross-tls-endpoint"]
+    for number, word in enumerate(words):
+        assert site.bistro(dev, "create", f"u{number}", str(HELLO), "--mem=4").status == 0
+        (pid,) = (
+            pid
+            for pid in children.read_text().split()
+            if word in [part.rpartition("/")[2] for part in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+        )
+        os.kill(int(pid), signal.SIGKILL)
+        again = f"warning: {word} runs again\n"
+        assert eventually(lambda again=again: again in log.read_text()), log.read_text()  # type: ignore[misc]
+    assert site.bistro(dev, "create", "last", str(HELLO), "--mem=4").status == 0
+    assert len(json.loads(site.bistro(dev, "info", "-o", "json").out)) == len(words) + 1
+    assert site.bistro(dev, "console", "last", "--lines=1").status == 0
+    site.stop()
+
+
+@pytest.mark.slow
+def test_a_daemon_that_dies_again_and_again_is_given_up_and_ends_the_others(site: Site) -> None:
+    with run_in_foreground(site) as process:
+        assert process.stdout is not None
+        told = ""
+        while process.poll() is None:
+            for pid in daemons(process)[1:]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            while line := process.stdout.readline():
+                told += line
+                if line.endswith("runs again\n"):
+                    break
         assert process.wait(TIMEOUT) == 125
-    assert re.match(r"error: albatross(d|-console) ended by itself: ", told)
-    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+    assert re.search(r"^error: albatrossd ended by itself again and again: ", told, re.M)
+    assert "warning: albatrossd starts again in 8 seconds\n" in told
 
 
 def test_daemons_do_not_outlive_a_host_that_is_killed(site: Site) -> None:

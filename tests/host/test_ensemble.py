@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from albatross_pki.host.ensemble import (
     prepare,
     programs,
 )
+from albatross_pki.host.restarts import delay
 
 LISTENER = """#!{python}
 import os, signal, socket, sys
@@ -32,6 +35,8 @@ def end(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in rest else end)
 listener = socket.socket(socket.AF_UNIX)
+if os.path.exists(path):
+    os.unlink(path)
 listener.bind(path)
 listener.listen()
 log.write("start " + name + "\\n")
@@ -54,9 +59,11 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-def listener(directory: Path, name: str, *how: str) -> Program:
+def listener(directory: Path, name: str, *how: str, word: str = "listener") -> Program:
     path = str(directory / "run" / f"{name}.sock")
-    return Program("listener", (name, path, *how), (Listening(path),))
+    if not (directory / word).exists():
+        (directory / word).symlink_to(directory / "listener")
+    return Program(word, (name, path, *how), (Listening(path),))
 
 
 def test_programs_start_in_order_and_stop_in_reverse(directory: Path) -> None:
@@ -97,18 +104,110 @@ def test_a_program_that_is_not_installed_is_told(directory: Path) -> None:
         Ensemble(str(directory)).start([Program("nobody-has-this", (), ())])
 
 
-def test_waiting_ends_when_a_program_dies_or_somebody_asks(directory: Path) -> None:
+def watch_while(ensemble: Ensemble, wake: tuple[int, int], told: list[str], act: Callable[[], None]) -> str | None:
+    """What ``ensemble.watch`` returns while ``act`` happens in another thread, which ends it.
+
+    The programs' parent is this thread: they would get their parent-death signal if it was the one that ends.
+    """
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001  raised where pytest sees it
+            failures.append(error)
+        os.write(wake[1], b".")
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    returned = ensemble.watch(wake[0], told.append)
+    thread.join()
+    if failures:
+        raise failures[0]
+    return returned
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def wake() -> Iterator[tuple[int, int]]:
+    """A descriptor that becomes readable, and the one that makes it so."""
+    readable, writable = os.pipe()
+    yield readable, writable
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_ends_by_itself_is_started_again_at_once_and_the_others_go_on(
+    directory: Path, wake: tuple[int, int], number: signal.Signals
+) -> None:
     ensemble = Ensemble(str(directory))
-    never, wake = os.pipe()
+    told: list[str] = []
     try:
-        ensemble.start([listener(directory, "a", "dies")])
-        assert ensemble.wait(never) == "listener"
-        assert ensemble.last_words("listener") == "my last words"
-        os.write(wake, b".")
-        assert ensemble.wait(never) is None
+        ensemble.start([listener(directory, name, word=f"listener-{name}") for name in ("a", "b")])
+        pids = [process.pid for _, process in ensemble.running]
+
+        def act() -> None:
+            os.kill(pids[0], number)
+            until(lambda: "listener-a runs again" in told)
+
+        assert watch_while(ensemble, wake, told, act) is None
+        assert told[0].startswith(f"listener-a ended with {'SIGKILL' if number == signal.SIGKILL else 'status 0'}: ")
+        assert ensemble.running[0][0].ready[0].answers()
+        assert ensemble.running[0][1].pid != pids[0]
+        assert ensemble.running[1][1].pid == pids[1]
     finally:
-        os.close(never)
-        os.close(wake)
+        ensemble.stop()
+    assert (directory / "order").read_text().split("\n")[-3:] == ["stop b", "stop a", ""]
+
+
+def test_what_ends_again_and_again_is_given_up_and_named(
+    directory: Path, wake: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[float] = []
+
+    def quick(failures: int) -> float:
+        delays.append(delay(failures))
+        return delays[-1] / 1000
+
+    monkeypatch.setattr("albatross_pki.host.ensemble.delay", quick)
+    ensemble = Ensemble(str(directory))
+    told: list[str] = []
+    try:
+        ensemble.start([listener(directory, "a", "dies"), listener(directory, "b", word="listener-b")])
+        assert ensemble.watch(wake[0], told.append) == "listener"
+        assert ensemble.last_words("listener") == "my last words"
+    finally:
+        ensemble.stop()
+    assert delays == [0, 1, 2, 4, 8]
+    assert sum(text.startswith("listener ended with status 3: my last words") for text in told) == 6
+    assert not any("listener-b" in text for text in told)
+
+
+def test_one_that_does_not_start_again_is_tried_until_it_does(directory: Path, wake: tuple[int, int]) -> None:
+    ensemble = Ensemble(str(directory))
+    told: list[str] = []
+    program = directory / "listener"
+    works = program.read_text()
+    try:
+        ensemble.start([listener(directory, "a")])
+
+        def act() -> None:
+            program.write_text(f"#!{sys.executable}\nprint('no, not yet')\nraise SystemExit(7)\n")
+            os.kill(ensemble.running[0][1].pid, signal.SIGKILL)
+            until(lambda: any("status 7: no, not yet" in text for text in told))
+            until(lambda: "listener starts again in 1 seconds" in told)
+            program.write_text(works)
+            until(lambda: "listener runs again" in told)
+
+        assert watch_while(ensemble, wake, told, act) is None
+    finally:
         ensemble.stop()
 
 
