@@ -4,7 +4,7 @@ Pure text; everything that a stranger could have put there is escaped. Arguments
 them must see them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
 
@@ -15,11 +15,13 @@ from albatross_pki.policy.constraints import command_word
 from albatross_pki.text import printable
 from albatross_pki.unikernels import Settings, UnikernelConfig
 
+MOST_SHOWN = 100  # items of a list
+
 
 def policy_words(policy: Policy) -> str:
     """``2 unikernels, cpu 0 1, 64 MB memory, no block storage, no network``."""
     block = "no block storage" if policy.block_mb is None else f"{policy.block_mb} MB block storage"
-    bridges = f"bridges {_several(policy.bridges)}" if policy.bridges else "no network"
+    bridges = f"bridges {_several(sorted(policy.bridges))}" if policy.bridges else "no network"
     cpus = f"cpu {_several(sorted(policy.cpuids))}" if policy.cpuids else "no cpu"
     plural = "" if policy.unikernels == 1 else "s"
     return f"{policy.unikernels} unikernel{plural}, {cpus}, {policy.memory_mb} MB memory, {block}, {bridges}"
@@ -98,7 +100,7 @@ def settings_words(settings: Settings) -> list[str]:
     if not settings.add_name:
         lines.append("its name is not added to its arguments")
     if settings.arguments:
-        lines.append("arguments " + " ".join(f"'{printable(argument)}'" for argument in settings.arguments))
+        lines.append("arguments " + _several(settings.arguments, _quoted))
     if settings.cpus != 1:
         lines.append(f"{settings.cpus} virtual CPUs")
     if settings.linux_boot_partition is not None:
@@ -111,8 +113,16 @@ def moment(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _several(items: Iterable[object]) -> str:
-    return " ".join(printable(str(item)) for item in items)
+def _several(items: Iterable[object], show: Callable[[str], str] = printable) -> str:
+    """The items in a line; a stranger's request cannot push the lines around it out of sight."""
+    listed = list(items)
+    shown = " ".join(show(str(item)) for item in listed[:MOST_SHOWN])
+    return shown if len(listed) <= MOST_SHOWN else f"{shown} … and {len(listed) - MOST_SHOWN} more"
+
+
+def _quoted(argument: str) -> str:
+    """An argument between quotes that it cannot end."""
+    return "'" + printable(argument).replace("'", "\\'") + "'"
 
 
 def says_nothing(constraints: Constraints) -> bool:

@@ -8,21 +8,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from albatross_pki.ca.cli_sign import output_name, plan_words
 from albatross_pki.ca.csr import RequestFacts, read_request
 from albatross_pki.ca.inspection import inspect_file, lines
 from albatross_pki.ca.issue import certify
-from albatross_pki.ca.issuer import assemble
+from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.ledger import Issued, Ledger, LedgerView, ledger_path
 from albatross_pki.ca.plan import Terms, make_plan
 from albatross_pki.ca.tokens import parse_uri
-from albatross_pki.commands import PolicyAdd, UnikernelDestroy, UnikernelInfoRequest
+from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelDestroy, UnikernelInfoRequest
 from albatross_pki.errors import AlbatrossError, Refused
-from albatross_pki.extensions import COMMAND_WORDS, Constraints
+from albatross_pki.extensions import COMMAND_WORDS, Constraints, ImageBinding
 from albatross_pki.journal.log import Journal, verify
 from albatross_pki.keys import generate_key
 from albatross_pki.pem import read_blocks
 from albatross_pki.policies import Policy
-from albatross_pki.policy.roles import Role
+from albatross_pki.policy.roles import Dialect, Role
+from albatross_pki.request.csr import Wanted, make_request
+from albatross_pki.unikernels import Settings, UnikernelConfig
+from fuzz.claims import signed_request
+from fuzz.corpus import seeds
+from fuzz.mutation import mutate
+from tests.ca.programs import Program
 from tests.pki_builder import NOW, Authority, policy
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -125,3 +132,58 @@ def test_the_decision_is_the_same_with_and_without_the_root(
         except Refused as refused:
             outcomes.append(refused.reasons)
     assert outcomes[0] == outcomes[1]
+
+
+def signing(request: bytes, role: str, ca: Program) -> str:
+    Path("x.req").write_bytes(request)
+    return ca("sign", "cacert.pem", "db", "ca.key", "x.req", f"--as={role}", "--output=x.pem", "--force").err
+
+
+def test_a_long_list_does_not_hide_what_stands_around_it(ca: Program, workplace: Path) -> None:
+    ca("generate", "ca", "db")
+    bridges = frozenset(f"br{number:05}" for number in range(5000))
+    command = PolicyAdd(Policy(frozenset(range(200)), 2, 64, None, bridges))
+    said = signing(make_request(Wanted("dev", command), generate_key()), "delegation", ca).splitlines()
+    assert len("".join(said)) < 4000
+    assert said[0] == 'signing delegation dev below "ca"'
+    assert said[1].startswith("  delegation of 2 unikernels, cpu 0 1 2 ")
+    assert " 99 … and 100 more, 64 MB memory, no block storage, bridges br00000 " in said[1]
+    assert said[1].endswith(" br00099 … and 4900 more")
+
+
+def test_an_argument_cannot_end_its_quotes(ca: Program, workplace: Path) -> None:
+    ca("generate", "ca", "db")
+    command = UnikernelCreate(UnikernelConfig(b"", Settings(arguments=("--a' '--b", "c\\", "\x1b[2J", ""))))
+    wanted = Wanted("hello", command, binding=ImageBinding(bytes(32), 5))
+    said = signing(make_request(wanted, generate_key()), "leaf", ca)
+    assert "\n  arguments '--a\\' \\'--b' 'c\\\\' '\\x1b[2J' ''\n" in said
+
+
+ROOT = Authority.root()
+TEAM = ROOT.delegate("team", policy(100, 4096, range(8), 1000, ("service", "internal")), path_length=2)
+CI = ROOT.permit("ci", Constraints(commands=frozenset({"info", "create"}), names=frozenset({"h*"})))
+SIGNERS = [
+    assemble([ROOT.der], ROOT.key, "root"),
+    assemble(TEAM.ders, TEAM.key, "team", [ROOT.der]),
+    assemble(CI.ders, CI.key, "ci", [ROOT.der]),
+]
+
+
+@settings(max_examples=150)
+@given(st.data(), st.integers(0, 2**32), st.sampled_from(SIGNERS), st.sampled_from(Dialect), st.binary(min_size=1))
+def test_what_a_stranger_asks_for_is_refused_or_becomes_what_a_server_takes(
+    draw: st.DataObject, seed: int, signer: Issuer, dialect: Dialect, junk: bytes
+) -> None:
+    """In every role: words and file names that can be shown, and no refusal but one with its reason."""
+    octets = mutate(
+        draw.draw(st.sampled_from(seeds("requests"))), 1 << 16, seed, lambda content, _: content[:-1] + junk
+    )
+    with contextlib.suppress(AlbatrossError):
+        request = read_request(signed_request(octets), "x.req")
+        for role in (Role.DELEGATION, Role.LEAF, Role.SERVER):
+            with contextlib.suppress(Refused):
+                plan = make_plan(request, signer, Terms(role, dialect, unbound=True), NOW)
+                assert all(line.isprintable() for line in plan_words(plan, request, signer))
+                assert "/" not in output_name(plan)
+                certified = certify(plan, signer, now=NOW)
+                assert certified.judgement is None or certified.judgement.accepted
