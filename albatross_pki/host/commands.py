@@ -173,8 +173,9 @@ class Commands:
 
     async def _events(self, request: Request, command: extensions.Events, conversation: Conversation) -> None:
         """What happened since a time, then what happens, until the listener goes away or its chain expires."""
-        record = self._supervisor.events.log
-        await stream_events(record, request.name, command.since, request.rights.not_after, conversation)
+        record, not_after = self._supervisor.events.log, request.rights.not_after
+        shown = request.show_arguments
+        await stream_events(record, request.name, command.since, not_after, conversation, arguments=shown)
 
     # policies: the label of the name is ignored, as Albatross does
 

@@ -10,21 +10,31 @@ meanwhile is told as a number.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from albatross_pki.errors import Refused
 from albatross_pki.host.conversation import Conversation
-from albatross_pki.host.events_kinds import caught_up, seen
+from albatross_pki.host.events_kinds import LastLines, caught_up, seen
 from albatross_pki.host.events_log import EventLog, Listener
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
 
 
 async def stream_events(
-    log: EventLog, asked: Name, since: datetime | None, not_after: datetime | None, conversation: Conversation
+    log: EventLog,
+    asked: Name,
+    since: datetime | None,
+    not_after: datetime | None,
+    conversation: Conversation,
+    *,
+    arguments: bool = True,
 ) -> None:
-    """Follow the events that ``asked`` means; raises ``Refused`` for want of a place, or when the chain has expired."""
+    """Follow the events that ``asked`` means; raises ``Refused`` for want of a place, or when the chain has expired.
+
+    Without ``arguments`` what unikernels printed last is left out: some print what they were started with.
+    """
     more = asyncio.Event()
     more.set()
     listener = log.listen(asked, since, more.set)
@@ -32,21 +42,22 @@ async def stream_events(
     try:
         await conversation.answer(Text(log.first_document(asked)))
         async with asyncio.timeout(seconds):
-            await conversation.follow(_texts(log, listener, more))
+            await conversation.follow(_texts(log, listener, more, arguments))
     except TimeoutError as error:
         raise Refused(["a certificate of the chain has expired"]) from error
     finally:
         log.leave(listener)
 
 
-async def _texts(log: EventLog, listener: Listener, more: asyncio.Event) -> AsyncIterator[Text]:
+async def _texts(log: EventLog, listener: Listener, more: asyncio.Event, arguments: bool) -> AsyncIterator[Text]:
     told_history = False
     while True:
         await more.wait()
         more.clear()
         while documents := log.take(listener):
             for document in documents:
-                yield Text(document)
+                if arguments or json.loads(document)["event"] != LastLines.word:
+                    yield Text(document)
             await asyncio.sleep(0)  # a long history is not told in one go
         if not told_history:
             told_history = True

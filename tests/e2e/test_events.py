@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 from albatross_pki.extensions import Constraints
-from tests.e2e.site import HELLO, PROGRAMS, Done, Site
+from tests.e2e.site import HELLO, PROGRAMS, Done, Site, eventually
 from tests.pki_builder import Authority, policy
 
 
@@ -50,6 +50,28 @@ def test_p36_events_need_their_word(site: Site, dev: Authority) -> None:
     refused = site.bistro(without, "events")
     assert refused.status != 0
     assert "events" in refused.err
+
+
+def test_p36_arguments_are_hidden_from_those_who_may_not_get(site: Site, dev: Authority) -> None:
+    words_of_secret = ("--mem=16", "--arg=--secret=xyzzy")
+    assert site.bistro(dev, "create", "keeps", str(HELLO), *words_of_secret).status == 0
+    assert site.bistro(dev, "create", "ends", str(HELLO), *words_of_secret, "--arg=--exit=3").status == 0
+
+    def said(who: Authority, *command: str) -> str:
+        done = site.bistro(who, *command, "-o", "json")
+        assert done.status == 0, done.err
+        return done.out
+
+    assert eventually(lambda: "last-lines" in said(dev, "events"))
+    watcher = dev.permit("watcher", Constraints(commands=frozenset({"info", "status", "events"})))
+    for command in ("info", "status", "events"):
+        assert "keeps" in said(watcher, command)
+        assert "xyzzy" not in said(watcher, command)
+        assert "xyzzy" in said(dev, command)
+    getter = dev.permit("getter", Constraints(commands=frozenset({"info", "get", "events"})))
+    assert "xyzzy" in said(getter, "info")
+    assert "xyzzy" in said(getter, "events")
+    assert site.bistro(dev, "destroy", "keeps").status == 0
 
 
 def test_events_are_followed_while_they_happen(site: Site, dev: Authority) -> None:

@@ -3,11 +3,15 @@
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import select
+import signal
 import struct
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path as FilePath
 
 import pytest
 
@@ -28,6 +32,7 @@ from albatross_pki.host.network import (
 )
 from albatross_pki.host.network_linux import LinuxNetwork
 from albatross_pki.host.network_netlink import NETFILTER, ROUTE, Netlink, NetlinkError
+from albatross_pki.host.stats_sampling import read_process, statistics
 from albatross_pki.names import Name, derived_mac
 
 CLONE_NEWNET = 0x40000000
@@ -390,6 +395,45 @@ def test_counters_are_those_of_the_tap(lan: Lan) -> None:
         row = next(line.split() for line in devices if line.strip().startswith(alice.name))
     assert [int(row[1]), int(row[2])] == [counters.rx_bytes, counters.rx_packets]
     assert [int(row[9]), int(row[10])] == [counters.tx_bytes, counters.tx_packets]
+
+
+@in_a_lan
+def test_statistics_agree_with_ip(lan: Lan) -> None:
+    """The same numbers as ``ip -s link`` and proc_pid_stat(5), both ways and for every counter that AV5 has."""
+    alice, bob = lan.tap(ALICE), lan.tap(BOB)
+    for _ in range(3):
+        assert passes(alice, bob, frame(BOB, ALICE, payload=b"x" * 100))
+    assert passes(bob, alice, frame(ALICE, BOB))
+    stopped = subprocess.Popen(["/bin/sleep", "600"])
+    try:
+        os.kill(stopped.pid, signal.SIGSTOP)
+        os.waitpid(stopped.pid, os.WUNTRACED)
+        sample = statistics(read_process(stopped.pid), [("service", lan.links()[alice.name])])
+        shown = subprocess.run(["ip", "-s", "-j", "link", "show", "dev", alice.name], capture_output=True, check=True)
+        fields = FilePath(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()
+        status = FilePath(f"/proc/{stopped.pid}/status").read_text()
+    finally:
+        stopped.kill()
+        stopped.wait()
+    (link,) = json.loads(shown.stdout)
+    received, sent = link["stats64"]["rx"], link["stats64"]["tx"]
+    (interface,) = sample.interfaces
+    assert received["packets"] > 3
+    assert (interface.name, interface.mtu) == ("service", link["mtu"])
+    assert [interface.input_packets, interface.input_bytes] == [received["packets"], received["bytes"]]
+    assert [interface.input_errors, interface.input_dropped] == [received["errors"], received["dropped"]]
+    assert [interface.output_packets, interface.output_bytes] == [sent["packets"], sent["bytes"]]
+    assert [interface.output_errors, interface.output_dropped] == [sent["errors"], sent["dropped"]]
+    assert [interface.input_mcast, interface.collisions] == [received["multicast"], sent["collisions"]]
+    usage, memory = sample.usage, sample.memory
+    assert memory is not None
+    assert [usage.minflt, usage.majflt] == [int(fields[7]), int(fields[9])]
+    ticks = os.sysconf("SC_CLK_TCK")
+    spent = [each.seconds * ticks + each.microseconds * ticks // 1_000_000 for each in (usage.utime, usage.stime)]
+    assert spent == [int(fields[11]), int(fields[12])]
+    assert [memory.vsize, memory.rss] == [int(fields[20]), int(fields[21])]
+    switches = [f"voluntary_ctxt_switches:\t{usage.nvcsw}\n", f"nonvoluntary_ctxt_switches:\t{usage.nivcsw}\n"]
+    assert all(each in status for each in switches)
 
 
 @in_a_lan
