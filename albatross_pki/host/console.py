@@ -95,6 +95,7 @@ class Consoles:
         self._max_rings = max(1, self._room // SMALLEST_RING)
         self._max_subscribers = max_subscribers
         self._paths: dict[Path, dict[str, Console]] = {}
+        self._beside: list[Listener] = []  # few, and for a moment
         self._rings = 0
         self._deaths = 0
 
@@ -136,16 +137,26 @@ class Consoles:
         self._deaths += 1
         console.ended = self._deaths
 
-    def subscribe(self, name: Name, subscriber: Listener) -> Console:
-        """Add a subscriber to a console, known or not; the oldest one is closed if there is no place."""
+    def subscribe(self, name: Name, subscriber: Listener, *, beside: bool = False) -> Console:
+        """Add a subscriber to a console, known or not; the oldest one is closed if there is no place.
+
+        One that is ``beside`` the others closes nobody: albatrossd, which looks at the last lines for a moment.
+        """
         console = self.find(name) or self._remember(name)
-        while len(console.subscribers) >= self._max_subscribers:
-            console.subscribers.pop(0).close()
+        if beside:
+            self._beside.append(subscriber)
+        else:
+            present = [each for each in console.subscribers if each not in self._beside]
+            for oldest in present[: max(0, len(present) + 1 - self._max_subscribers)]:
+                console.subscribers.remove(oldest)
+                oldest.close()
         console.subscribers.append(subscriber)
         return console
 
     def unsubscribe(self, console: Console, subscriber: Listener) -> None:
         console.unsubscribe(subscriber)
+        if subscriber in self._beside:
+            self._beside.remove(subscriber)
         if console.ring is None and not console.subscribers and self.find(console.name) is console:
             self._forget(console)
 

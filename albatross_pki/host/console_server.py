@@ -133,6 +133,7 @@ class ConsoleServer:
         self._max_subscribers = consoles.max_connections() - RESERVED_CONNECTIONS
         self._readers: dict[Name, Reader] = {}
         self._subscribers: set[Subscriber] = set()
+        self._announcers: set[int] = set()  # processes
         self.connections, self.fifos = Served(), Served()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -161,11 +162,17 @@ class ConsoleServer:
                 reader.sweep()
 
     async def _connection(self, channel: Channel) -> None:
+        announces = False
         try:
-            while await self._command(channel):
+            while await self._command(channel):  # only announcements may be followed by something
                 channel.idle_timeout = None
+                announces = True
+                self._announcers.add(channel.peer.pid)
         except TransportError as error:
             log.info("a connection ended: %s", error)
+        finally:
+            if announces:
+                self._announcers.discard(channel.peer.pid)
 
     async def _command(self, channel: Channel) -> bool:
         """Serve one command; returns whether the connection may go on."""
@@ -257,7 +264,8 @@ class ConsoleServer:
         history = [] if ring is None else _history(ring, command)
         limit = self._consoles.backlog_limit(len(self._subscribers) + 1)
         subscriber = Subscriber(channel.socket, limit, lambda missed: _marker(console, missed))
-        console = self._consoles.subscribe(name, subscriber)
+        beside = channel.peer.pid in self._announcers  # albatrossd, which keeps the last lines of one that ended
+        console = self._consoles.subscribe(name, subscriber, beside=beside)
         self._subscribers.add(subscriber)
         try:
             self._share()

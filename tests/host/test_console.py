@@ -127,6 +127,21 @@ def test_the_limit_of_subscribers_is_exact_and_the_oldest_makes_room() -> None:
     assert console.subscribers == [second, third]
 
 
+def test_one_that_is_beside_the_others_closes_nobody_and_takes_no_place() -> None:
+    consoles = Consoles(max_subscribers=2)
+    name = Name.parse("hello")
+    first, second, beside, third = (Listening() for _ in range(4))
+    for one in (first, second):
+        consoles.subscribe(name, one)
+    console = consoles.subscribe(name, beside, beside=True)
+    assert console.subscribers == [first, second, beside]
+    consoles.subscribe(name, third)
+    assert console.subscribers == [second, beside, third]
+    assert (first.closed, second.closed, beside.closed) == (True, False, False)
+    consoles.unsubscribe(console, beside)
+    assert console.subscribers == [second, third]
+
+
 def test_a_name_that_nobody_announced_is_forgotten_with_its_last_subscriber() -> None:
     consoles = Consoles()
     one, two = Listening(), Listening()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -117,6 +118,44 @@ def test_p06_a_unikernel_at_full_speed_is_delayed_by_no_subscriber(tmp_path: Fil
             assert late.missed > 0
         with subscribed(host, label, 3) as history:
             assert [next_line(history) for _ in range(3)] == [b"tick %d" % tick for tick in range(count - 2, count + 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_p06_of_a_million_lines_each_subscriber_has_every_one_or_is_told_how_many_it_missed(tmp_path: FilePath) -> None:
+    count = 1_000_000
+    with daemon(tmp_path) as host, companion(host, "console_cli", "console.sock", "--max-memory", "16") as console:
+        until_attached(host)
+        label = host.label()
+        with contextlib.ExitStack() as stack:
+            stopped, *reading = [stack.enter_context(subscribed(host, label)) for _ in range(5)]
+            tallies = [Ticks() for _ in reading]
+            threads = [
+                threading.Thread(target=ticks.read, args=(connection, count))
+                for ticks, connection in zip(tallies, reading, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            before = resident(console.pid)
+            assert text_of(host.ask(label, ticker("--fast", f"--lines={count}"))) == "created unikernel"
+            most = 0
+            while any(thread.is_alive() for thread in threads):
+                most = max(most, resident(console.pid))
+                time.sleep(0.05)
+            for thread in threads:
+                thread.join()
+            late = Ticks()
+            late.read(stopped, count)
+            for ticks in (*tallies, late):
+                assert ticks.wrong == []
+                assert ticks.seen + ticks.missed == count
+            assert late.missed > count // 2
+            assert most - before < 40 << 20  # 16 MB, and what the allocator and the templates take
+
+
+def resident(pid: int) -> int:
+    """Octets of a process that are in memory."""
+    return int(FilePath(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def test_p06_a_console_that_was_killed_comes_back_and_output_with_it(tmp_path: FilePath) -> None:
