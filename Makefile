@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check bench fuzz clean help
+.PHONY: quickstart test check bench fuzz man clean help
 
 help:
 	@echo 'make quickstart   the whole story on this machine, cleaned up afterwards'
 	@echo 'make test         types, style and every test'
 	@echo 'make bench        one table of measurements'
 	@echo 'make fuzz         every reader of foreign octets against random ones'
+	@echo 'make man          the manual pages, from what --help says'
 	@echo 'make clean        remove what make has made'
 
 quickstart: $(VENV)/installed
@@ -20,12 +21,15 @@ test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest -W error
 
 check: $(VENV)/installed-test
-	$(BIN)/python -m mypy albatross_pki bench fuzz tests
+	$(BIN)/python -m mypy albatross_pki bench fuzz man tests
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m bench $(BENCH)
+
+man: $(VENV)/installed-test
+	$(BIN)/python -m man
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

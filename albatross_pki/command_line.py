@@ -88,10 +88,10 @@ class Commands(click.Group):
         if exact is not None:
             return exact
         matches = [word for word in self.list_commands(ctx) if word.startswith(wanted)]
-        if len(matches) > 1:
+        if len(matches) > 1 and not ctx.resilient_parsing:  # a shell that asks for completions wants no complaint
             choices = " or ".join(f"'{word}'" for word in matches)
             ctx.fail(f"command '{cmd_name}' ambiguous and could be either {choices}")
-        return super().get_command(ctx, matches[0]) if matches else None
+        return super().get_command(ctx, matches[0]) if len(matches) == 1 else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -99,7 +99,9 @@ class Commands(click.Group):
         _, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return None, None, rest
-        return command.name, command, rest if isinstance(command, click.Group) else spelled_out(command, rest, ctx)
+        if isinstance(command, click.Group) or ctx.resilient_parsing:
+            return command.name, command, rest
+        return command.name, command, spelled_out(command, rest, ctx)
 
 
 def protocol_commands(
