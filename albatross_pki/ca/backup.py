@@ -16,7 +16,7 @@ from albatross_pki.ca.keys import is_encrypted, open_key
 from albatross_pki.ca.ledger import LEDGER_MODE, Ledger, ledger_path, write_time
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.files import PRIVATE, PUBLIC, make_file, read_file
-from albatross_pki.journal.log import verify
+from albatross_pki.journal.log import verify_octets
 from albatross_pki.keys import spki_digest
 from albatross_pki.pem import certificates
 from albatross_pki.policy.certificates import read_certificate
@@ -58,17 +58,17 @@ def _pack(contents: dict[str, bytes], now: datetime) -> bytes:
 def restore_backup(archive: str, directory: str, database: str, now: datetime) -> str:
     """Write the files of ``archive`` into ``directory``, the database as ``database``; returns the ledger's head."""
     contents = _unpack(archive)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
     renamed = {"db": database, "db.ledger": ledger_path(database)}
     targets = {name: os.path.join(directory, renamed.get(name, name)) for name in contents}
     taken = [path for path in targets.values() if os.path.lexists(path)]
     if taken:
         raise Refused([f"{path} exists already" for path in taken], hint="restore into an empty directory")
+    found = verify_octets(contents["db.ledger"])
+    if not found.good:
+        raise Refused([f"the ledger in {archive} does not verify: {problem}" for problem in found.problems])
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     for name, octets in contents.items():
         make_file(targets[name], octets, _NAMES[name])
-    found = verify(targets["db.ledger"])
-    if not found.good:
-        raise Refused([f"the restored ledger does not verify: {problem}" for problem in found.problems])
     with Ledger.open(targets["db"], now=now) as ledger:
         ledger.record({"kind": "restored", "time": write_time(now), "head": found.head})
         return ledger.head

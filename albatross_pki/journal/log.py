@@ -209,16 +209,20 @@ def verify(path: str, *, known_head: str | None = None) -> Verification:
 
     ``known_head`` is a head that was seen earlier: its absence is a problem.
     """
-    found, seen = _verify(path, known_head)
+    found, seen = _verify(_octets(path), known_head)
     if seen:
         return found
     missing = f"the head {known_head} is not in it: lines were taken away or changed"
     return replace(found, problems=(*found.problems, missing))
 
 
-def _verify(path: str, known_head: str | None) -> tuple[Verification, bool]:
+def verify_octets(octets: bytes) -> Verification:
+    """As ``verify``, for a journal that is not in a file of its own (yet)."""
+    return _verify(octets, None)[0]
+
+
+def _verify(octets: bytes, known_head: str | None) -> tuple[Verification, bool]:
     """What is wrong with the lines themselves, and whether ``known_head`` is among their digests."""
-    octets = _octets(path)
     complete, _, torn = octets.rpartition(b"\n")
     problems: list[str] = []
     head, count = GENESIS, 0
@@ -242,7 +246,7 @@ def verify_series(paths: Sequence[str], *, known_head: str | None = None) -> Ver
     entries, head, torn = 0, GENESIS, 0
     head_seen = False
     for position, path in enumerate(paths):
-        found, seen = _verify(path, known_head)
+        found, seen = _verify(_octets(path), known_head)
         problems += [f"{path}: {problem}" for problem in found.problems]
         if position and continued_head(path) != head:
             problems.append(f"{path}: does not continue {paths[position - 1]}")

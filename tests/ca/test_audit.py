@@ -340,3 +340,12 @@ def test_a_backup_of_a_broken_ledger_is_not_made(leaf: Path, ca: Program) -> Non
     Path("db.ledger").write_bytes(octets.replace(b'"label":"server"', b'"label":"serwer"'))
     assert "does not verify" in ca("backup", "cacert.pem", "db", "ca.key", "ca.backup", check=False).err
     assert not Path("ca.backup").exists()
+
+
+def test_a_backup_that_was_changed_is_not_restored(leaf: Path, ca: Program) -> None:
+    ca("backup", "cacert.pem", "db", "ca.key", "ca.backup")
+    octets = Path("ca.backup").read_bytes()
+    Path("changed.backup").write_bytes(octets.replace(b'"label":"server"', b'"label":"serwer"'))
+    said = ca("restore", "changed.backup", "new-laptop", check=False)
+    assert "error: the ledger in changed.backup does not verify: line" in said.err
+    assert not Path("new-laptop").exists()
