@@ -26,6 +26,7 @@ from albatross_pki.endpoint.options import (
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
+RESET_ASKED = "crl-reset"  # a file in the state directory that asks for it, at the next start or SIGHUP
 _SETTABLE = tuple(bound.name for bound in fields(AuthoriserBounds))
 _DRAIN_SECONDS = 10.0
 
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 @common_options
 @click.option("--statedir", default=DEFAULT_STATEDIR, show_default=True, help="Audit log, used certificates, lists.")
 @click.option("--crl-dir", help="A directory of revocation lists, looked at again whenever it changes.")
-@click.option("--reset-crls", is_flag=True, help="Forget the numbers of all lists seen, and lists that were pushed.")
 @click.option("--require-crl", is_flag=True, help="Refuse chains with a CA that has no revocation list in force.")
 @click.option(
     "--on-revoke",
@@ -104,8 +104,6 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     with contextlib.ExitStack() as opened:
         store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_issuer=bounds.replay_entries_per_issuer)
         opened.callback(store.close)
-        if options["reset_crls"]:
-            _reset_lists(store, os.path.join(statedir, "crls"))
         audit = AuditLog(os.path.join(statedir, "audit.log"))
         opened.callback(audit.close)
         issuers = Issuers(
@@ -143,6 +141,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         path = os.path.join(tmpdir, "util", "authorise.sock")
         listener = _listener(path, opened, activated=options["systemd_socket_activation"], others=bool(endpoint_users))
         await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
+        await _reset_lists(authoriser, audit, statedir)
         serving = asyncio.gather(
             serve_unix(
                 listener,
@@ -156,7 +155,14 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
             enforcement.run(),
         )
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, _reload, authoriser, audit, cacert)
+        reloading: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(_reload(authoriser, audit, cacert, statedir))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
         say_listening(path, quiet=options["quiet"])
@@ -183,11 +189,14 @@ def _listener(path: str, opened: contextlib.ExitStack, *, activated: bool, other
     return passed[0]
 
 
-def _reset_lists(store: Any, pushed: str) -> None:
-    """The way out of a list whose number was a mistake."""
-    store.forget_crls()
-    for name in os.listdir(pushed) if os.path.isdir(pushed) else ():
-        os.unlink(os.path.join(pushed, name))
+async def _reset_lists(authoriser: Any, audit: Any, statedir: str) -> None:
+    """If ``albatross-host crl reset`` has asked for it: forget numbers and pushed lists, once this is recorded."""
+    asked = os.path.join(statedir, RESET_ASKED)
+    if not os.path.lexists(asked):
+        return
+    await audit.record({"kind": "crl-reset", "time": datetime.now(UTC).isoformat()})
+    authoriser.lists.forget()
+    os.unlink(asked)
     log.warning("the numbers of revocation lists are forgotten, and those that were pushed are gone")
 
 
@@ -204,8 +213,12 @@ def _free_octets(directory: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _reload(authoriser: Any, audit: Any, cacert: str) -> None:
+async def _reload(authoriser: Any, audit: Any, cacert: str, statedir: str) -> None:
     """Anchors, lists and the audit log anew; what cannot be read stays as it was."""
+    try:
+        await _reset_lists(authoriser, audit, statedir)
+    except (AlbatrossError, OSError) as error:
+        log.error("the revocation lists stay as they were: %s", error)
     try:
         authoriser.anchors = _anchors(cacert)
     except (AlbatrossError, OSError) as error:

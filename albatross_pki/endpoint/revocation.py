@@ -81,6 +81,18 @@ class RevocationLists:
         self._changed()
         return True
 
+    def forget(self) -> None:
+        """Forget every number that was seen, and the lists that were pushed: a number was a mistake.
+
+        Lists of the operator's directory stay in force, with their numbers as the first ones.
+        """
+        self._store.forget_crls()
+        for name in list(self._pushed):
+            self._drop(name)
+        sync_directory(self._pushed_directory)
+        self._changed()
+        self.refresh(force=True)
+
     def view(self, issuers: Sequence[CertificateFacts], now: datetime) -> Revocations:
         """What is in force for these CAs."""
         lists = {}

@@ -26,6 +26,7 @@ from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host.audit_cli import audit
 from albatross_pki.host.bridges_cli import bridge
+from albatross_pki.host.crl_cli import crl
 from albatross_pki.host.doctor_cli import doctor
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def program() -> None:
 program.add_command(audit)
 program.add_command(doctor)
 program.add_command(bridge)
+program.add_command(crl)
 
 
 def _directory(function: "click.decorators.FC") -> "click.decorators.FC":

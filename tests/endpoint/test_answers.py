@@ -3,6 +3,8 @@
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -232,11 +234,41 @@ def test_p14_a_delegation_pushes_its_own_list_and_no_other(host: Host) -> None:
     refused = host.ask(victim)
     assert isinstance(refused, Failure)
     assert "revoked" in refused.text
-    # until the operator says that it was a mistake
-    host.authoriser.stop()
-    host.authoriser = host.deployment.authoriser("--reset-crls")
+    # until the operator says that it was a mistake, while the authoriser runs
+    assert crl_reset(host) == (
+        0,
+        "the numbers of revocation lists are forgotten, and those that were pushed are gone\n",
+    )
     assert host.ask(victim) == Text("done")
-    assert isinstance(host.ask(push, dev.crl([], number=6)), Text)
+    assert isinstance(host.ask(push, dev.crl([victim], number=6)), Text)
+    assert isinstance(host.ask(victim), Failure)
+    # or while it does not
+    host.authoriser.stop()
+    assert crl_reset(host) == (0, "the numbers of revocation lists are forgotten when albatross-authorise starts\n")
+    host.authoriser = host.deployment.authoriser()
+    assert host.ask(victim) == Text("done")
+    assert isinstance(host.ask(push, dev.crl([], number=5)), Text)
+    assert (host.deployment.statedir / "audit.log").read_text().count('"crl-reset"') == 2
+
+
+def crl_reset(host: Host) -> tuple[int, str]:
+    """Exit status and words of ``albatross-host crl reset``."""
+    code = "from albatross_pki.host.host_cli import main; main()"
+    places = ["--statedir", str(host.deployment.statedir), "--tmpdir", str(host.deployment.tmpdir)]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "crl", "reset", *places], capture_output=True, text=True, timeout=60
+    )
+    return ran.returncode, ran.stdout or ran.stderr
+
+
+def test_lists_of_nobody_are_not_reset(tmp_path: Path) -> None:
+    code = "from albatross_pki.host.host_cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "crl", "reset", str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 124
+    assert ran.stderr.startswith(f"error: {tmp_path}/authorise is no directory of an authoriser\nhint: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_restarted_authoriser_is_found_again(host: Host) -> None:
