@@ -18,7 +18,9 @@ class EndpointBounds:
 
     connections: int = 256  # open at once; more wait in the listen queue of the kernel
     connections_per_address: int = 32  # of one IPv4 address or IPv6 /64; more are told so and closed
+    crowded_seconds: float = 1.0  # while all places are taken, a handshake that is older makes room for a newcomer
     large_handshakes: int = 4  # certificates with an image inside, at once
+    large_handshakes_per_address: int = 1
     handshake_seconds: float = 10.0  # two round trips; a minute is only for ``large_handshake_seconds``
     large_handshake_seconds: float = 60.0  # 4 MiB at 70 kB/s
     certificate_octets: int = 4 * MEBIBYTE  # --max-certificate-size; streamed images need none of it

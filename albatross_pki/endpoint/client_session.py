@@ -24,7 +24,7 @@ from albatross_pki.authorised import Stream, Verdict
 from albatross_pki.endpoint.asking import AuthoriserLinks
 from albatross_pki.endpoint.bounds import EndpointBounds
 from albatross_pki.endpoint.metrics import Counters
-from albatross_pki.endpoint.relay import Answers, DaemonFailed, failure, relay
+from albatross_pki.endpoint.relay import Answers, DaemonFailed, ToClient, failure, relay
 from albatross_pki.endpoint.spool import Spool, SpoolFile
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.messages import ROOT
@@ -145,9 +145,13 @@ class ClientSession:
 
     # step 4
 
+    @property
+    def _owner(self) -> str:
+        """The top-level delegation that is served, as the authoriser said."""
+        return self._name.path.labels[0] if self._name.path.labels else ""
+
     async def _spooled(self, allowed: int) -> SpoolFile:
-        owner = self._name.path.labels[0] if self._name.path.labels else ""
-        file = self._around.spool.file(min(allowed, self._bounds.stream_octets), owner)
+        file = self._around.spool.file(min(allowed, self._bounds.stream_octets), self._owner)
         try:
             await self._fill(file)
         except BaseException:
@@ -206,10 +210,10 @@ class ClientSession:
 
         Returns why the answer is not complete, ``None`` if it is or nobody is there to be told.
         """
-        send = self._last if verdict.answers == "single" else self._stream.send
+        client = ToClient(self._stream.send, self._last, self._spool_answer)
         if verdict.answers != "read" and verdict.stream is not Stream.BLOCK:  # nothing is expected of the client
-            return await relay(daemon, send, verdict.name, verdict.answers)
-        answering = asyncio.ensure_future(relay(daemon, send, verdict.name, verdict.answers))
+            return await relay(daemon, client, verdict.name, verdict.answers)
+        answering = asyncio.ensure_future(relay(daemon, client, verdict.name, verdict.answers))
         beside = asyncio.ensure_future(self._client_went(daemon, verdict))
         try:
             await asyncio.wait((answering, beside), return_when=asyncio.FIRST_COMPLETED)
@@ -222,6 +226,9 @@ class ClientSession:
             for task in (answering, beside):
                 task.cancel()
             await asyncio.gather(answering, beside, return_exceptions=True)
+
+    def _spool_answer(self, octets: int) -> SpoolFile:
+        return self._around.spool.file(octets, self._owner, hashed=False)
 
     async def _last(self, octets: bytes) -> None:
         """An answer that nothing follows goes out together with the closing alert, unless it is long."""

@@ -1,7 +1,9 @@
 """The endpoint's listening side: who gets a place, what is loaded, and how it ends.
 
 A connection gets a place if there is one in total (else it waits in the kernel's queue) and one for its address, an
-IPv4 address or an IPv6 /64 (else it gets the alert ``access_denied``, which costs nothing, and is closed). The server's
+IPv4 address or an IPv6 /64 (else it gets the alert ``access_denied``, which costs nothing, and is closed). While all
+places are taken, whoever has been in a handshake for longest makes room, after a moment that is enough for those who
+mean it: strangers with many addresses cannot hold all places by saying nothing. The server's
 certificate, its key and the roots are loaded at the start and whenever ``reload`` is called: connections that are there
 go on with what they began with, and files that cannot be used leave everything as it was.
 """
@@ -73,6 +75,14 @@ def check_key_mode(path: str) -> None:
         raise AlbatrossError(f"others than its owner may use the private key {path}", hint=f"chmod 0400 {path}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """A session that may still be in its handshake, and since when."""
+
+    stream: TlsStream
+    at: float
+
+
 class Endpoint:
     """One worker: serves the clients of its listening sockets until it is cancelled."""
 
@@ -85,6 +95,8 @@ class Endpoint:
         self._places = asyncio.Semaphore(bounds.connections)
         self._large = asyncio.Semaphore(bounds.large_handshakes)
         self._addresses: Counter[str] = Counter()
+        self._large_of: dict[str, asyncio.Semaphore] = {}
+        self._handshaking: dict[asyncio.Task[None], _Beginning] = {}  # oldest first; some are over
         self._sessions: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
@@ -102,13 +114,13 @@ class Endpoint:
 
     async def serve_one(self, connection: socket.socket, peer: str) -> None:
         """Serve a connection that somebody else accepted (inetd)."""
-        await self._session(connection, peer)
+        await ClientSession(self._stream(connection, peer), peer, self._around).serve()
         self._links.close()
 
     async def _accept_all(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._places.acquire()
+            await self._place()
             try:
                 connection, address = await loop.sock_accept(listener)
             except OSError as error:  # no descriptors left, or the client went away already
@@ -121,6 +133,33 @@ class Endpoint:
                 raise
             self._begin(connection, address)
 
+    async def _place(self) -> None:
+        """Take a place; while there is none, those who do not come to the end of their handshake are pushed out."""
+        while self._places.locked():
+            try:
+                async with asyncio.timeout(self._push_out()):
+                    await self._places.acquire()
+                    return
+            except TimeoutError:
+                continue
+        await self._places.acquire()
+
+    def _push_out(self) -> float | None:
+        """End the oldest handshake if it had its time; how many seconds until one has, ``None`` if nobody is in one."""
+        now = asyncio.get_running_loop().time()
+        for session, beginning in list(self._handshaking.items()):
+            if session.done() or beginning.stream.established:
+                del self._handshaking[session]
+                continue
+            left = beginning.at + self.bounds.crowded_seconds - now
+            if left > 0:
+                return left
+            del self._handshaking[session]
+            self.counters.refuse_handshake("pushed out by newcomers")
+            session.cancel()
+            return None
+        return None
+
     def _begin(self, connection: socket.socket, address: object) -> None:
         peer, group = describe_address(address)
         self.counters.connections += 1
@@ -129,16 +168,20 @@ class Endpoint:
             self._places.release()
             return
         self._addresses[group] += 1
-        session = asyncio.ensure_future(self._session(connection, peer))
+        stream = self._stream(connection, group)
+        session = asyncio.ensure_future(ClientSession(stream, peer, self._around).serve())
+        self._handshaking[session] = _Beginning(stream, asyncio.get_running_loop().time())
         self._sessions.add(session)
         session.add_done_callback(lambda done: self._ended(done, group))
 
     def _ended(self, session: "asyncio.Task[None]", group: str) -> None:
         self._sessions.discard(session)
+        self._handshaking.pop(session, None)
         self._places.release()
         self._addresses[group] -= 1
         if not self._addresses[group]:
             del self._addresses[group]
+            self._large_of.pop(group, None)
         if not session.cancelled() and session.exception() is not None:
             log.error("a session failed", exc_info=session.exception())
 
@@ -149,15 +192,15 @@ class Endpoint:
             connection.setblocking(False)
             connection.send(_DENIED)
 
-    async def _session(self, connection: socket.socket, peer: str) -> None:
+    def _stream(self, connection: socket.socket, group: str) -> TlsStream:
         connection.setblocking(False)
         with contextlib.suppress(OSError):  # a unix socket in a test, or a connection that is gone
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = TlsStream(connection, self._credentials.context, self._stream_bounds())
-        await ClientSession(stream, peer, self._around).serve()
+        return TlsStream(connection, self._credentials.context, self._stream_bounds(group))
 
-    def _stream_bounds(self) -> StreamBounds:
+    def _stream_bounds(self, group: str) -> StreamBounds:
         bounds = self.bounds
+        of_address = self._large_of.setdefault(group, asyncio.Semaphore(bounds.large_handshakes_per_address))
         return StreamBounds(
             handshake_seconds=bounds.handshake_seconds,
             large_handshake_seconds=bounds.large_handshake_seconds,
@@ -166,6 +209,7 @@ class Endpoint:
             drain_octets=bounds.drain_octets,
             certificate_octets=bounds.certificate_octets,
             large=self._large,
+            large_of_address=of_address,
         )
 
 

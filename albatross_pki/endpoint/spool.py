@@ -30,10 +30,10 @@ class Spool:
         self._of_owner: Counter[str] = Counter()
         self.used = 0
 
-    def file(self, limit: int, owner: str = "") -> "SpoolFile":
+    def file(self, limit: int, owner: str = "", *, hashed: bool = True) -> "SpoolFile":
         """A new empty file for at most ``limit`` octets, counted for ``owner`` as well; raises ``Refused``."""
         try:
-            return SpoolFile(self, _nameless(self._directory), limit, owner)
+            return SpoolFile(self, _nameless(self._directory), limit, owner, hashed=hashed)
         except OSError as error:
             raise Refused([f"the endpoint cannot spool: {os.strerror(error.errno or 0).lower()}"]) from error
 
@@ -58,15 +58,15 @@ class Spool:
 
 
 class SpoolFile:
-    """One stream. ``size`` octets came so far; ``descriptor`` is the file."""
+    """One stream. ``size`` octets came so far; ``descriptor`` is the file. Its digest is known if it is ``hashed``."""
 
-    def __init__(self, spool: Spool, descriptor: int, limit: int, owner: str) -> None:
+    def __init__(self, spool: Spool, descriptor: int, limit: int, owner: str, *, hashed: bool = True) -> None:
         self.descriptor = descriptor
         self.size = 0
         self._spool = spool
         self._limit = limit
         self._owner = owner
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if hashed else None
         self._taken = 0
 
     def expect(self, octets: int) -> None:
@@ -87,7 +87,8 @@ class SpoolFile:
         """Append ``pieces``, which were admitted; may run in another thread. Raises ``Refused`` if the disk does."""
         try:
             for piece in pieces:
-                self._digest.update(piece)
+                if self._digest is not None:
+                    self._digest.update(piece)
                 rest = piece
                 while rest:
                     rest = rest[os.write(self.descriptor, rest) :]
@@ -104,6 +105,8 @@ class SpoolFile:
     @property
     def digest(self) -> bytes:
         """SHA-256 of what came."""
+        if self._digest is None:
+            raise RuntimeError("this file is not hashed")
         return self._digest.digest()
 
     def close(self) -> None:

@@ -125,6 +125,37 @@ class Channel:
             close_all(descriptors)
             raise
 
+    async def begin(self) -> int | None:
+        """The length of the next payload, which is then received by ``piece``; ``None`` at an orderly end.
+
+        Raises as ``receive`` does. Descriptors that come along are closed.
+        """
+        descriptors: list[int] = []
+        try:
+            header = await self._begin(descriptors)
+            if header is None:
+                return None
+            if len(header) < _LENGTH.size:
+                async with self._deadline("receiving a frame"):
+                    header += await self._exactly(_LENGTH.size - len(header), descriptors)
+            return self._length(header)
+        finally:
+            close_all(descriptors)
+
+    async def piece(self, most: int) -> bytes:
+        """Between 1 and ``most`` octets of a payload that was begun, each within ``frame_timeout``."""
+        descriptors: list[int] = []
+        try:
+            octets = self._now(most, descriptors)
+            if octets is None:
+                async with self._deadline("receiving a frame"):
+                    octets = await self._some(most, descriptors)
+            if not octets:
+                raise ConnectionCut("the connection was cut in the middle of a frame")
+            return octets
+        finally:
+            close_all(descriptors)
+
     async def send(self, payload: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
         """Send one frame, the descriptors with its first octet; raises ``ConnectionCut`` or ``TimedOut``."""
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []

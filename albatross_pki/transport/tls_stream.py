@@ -25,7 +25,10 @@ _LARGE_FIRST_RECORD = 8 * 1024  # octets; nine certificates with RSA keys and po
 
 @dataclass(frozen=True)
 class StreamBounds:
-    """Octets and seconds that one connection may take; ``large`` are the places for certificates with images."""
+    """Octets and seconds that one connection may take; ``large`` are the places for certificates with images.
+
+    ``large_of_address`` are those of them that the connection's address may have.
+    """
 
     handshake_seconds: float = 10.0
     large_handshake_seconds: float = 60.0
@@ -35,6 +38,7 @@ class StreamBounds:
     handshake_octets: int = 256 * 1024
     certificate_octets: int = 4 * 1024 * 1024
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+    large_of_address: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
 class HandshakeFailed(ConnectionCut):
@@ -53,6 +57,7 @@ class TlsStream:
         self.bounds = bounds
         self.received = 0
         self.sent = 0
+        self.established = False
         self._context = context
         self._session: TlsSession | None = None
         self._loop = asyncio.get_running_loop()
@@ -68,6 +73,7 @@ class TlsStream:
         try:
             async with asyncio.timeout(self.bounds.handshake_seconds) as deadline:
                 await self._handshake(deadline)
+                self.established = True
         except TimeoutError as error:
             raise TimedOut("the TLS handshake", self.bounds.handshake_seconds) from error
         except OSError as error:
@@ -84,6 +90,7 @@ class TlsStream:
                     self._session = TlsSession(self._context)
                 if (first.feed(octets) or 0) >= _LARGE_FIRST_RECORD:
                     deadline.reschedule(self._loop.time() + self.bounds.large_handshake_seconds)
+                    await place.enter_async_context(self.bounds.large_of_address)
                     await place.enter_async_context(self.bounds.large)
                     raise_certificate_list_limit(self._session.object, self.bounds.certificate_octets)
                     allowed += self.bounds.certificate_octets

@@ -12,19 +12,27 @@ def with_header(octets: bytes, header: Header) -> bytes:
 
     Only the outermost lengths are looked at: the payload goes through as it is.
     """
+    beginning, replaced = exchanged(octets, len(octets), header)
+    if octets.startswith(beginning):
+        return octets
+    return b"".join((beginning, memoryview(octets)[replaced:]))
+
+
+def exchanged(beginning: bytes, total: int, header: Header) -> tuple[bytes, int]:
+    """How a message of ``total`` octets, of which ``beginning`` is known, begins with ``header`` in place of its own.
+
+    Returns that, and how many octets of the message it stands for; raises ``MalformedMessage`` if it is no message.
+    """
     new = _header_octets(header)
     try:
-        identifier, start, stop = der.read_header(octets, 0, len(octets))
-        inner, _, inner_stop = der.read_header(octets, start, stop)
+        identifier, start, stop = der.read_header(beginning, 0, total)
+        inner, _, inner_stop = der.read_header(beginning, start, stop)
     except MalformedMessage as error:
         error.within("message")
         raise
-    if (identifier, inner) != (der.SEQUENCE, der.SEQUENCE) or stop != len(octets):
+    if (identifier, inner) != (der.SEQUENCE, der.SEQUENCE) or stop != total or inner_stop > len(beginning):
         raise MalformedMessage("not a header and a payload", "message")
-    if octets[start:inner_stop] == new:
-        return octets
-    length = len(new) + stop - inner_stop
-    return b"".join((der.header(der.SEQUENCE, length), new, memoryview(octets)[inner_stop:stop]))
+    return der.header(der.SEQUENCE, len(new) + stop - inner_stop) + new, inner_stop
 
 
 def _header_octets(header: Header) -> bytes:

@@ -20,11 +20,12 @@ from albatross_pki.commands import (
     ConsoleSubscribe,
     StatsSubscribe,
     UnikernelDestroy,
+    UnikernelGet,
 )
 from albatross_pki.extensions import CrlUpdate
 from albatross_pki.messages import Message
 from albatross_pki.names import Name
-from albatross_pki.replies import BlockChunk, BlockImage, ConsoleLine, Failure, Text
+from albatross_pki.replies import BlockChunk, BlockImage, ConsoleLine, Failure, Text, UnikernelImage
 from albatross_pki.transport.tls import TlsConnection
 from albatross_pki.wire.message import decode_message
 from tests.endpoint.deployment import Asked, Av5Daemon, Host, answer, eventually, receive_stream, say, whole_host
@@ -297,3 +298,55 @@ def test_the_outcome_is_recorded_after_the_client_has_gone(host: Host) -> None:
     connection.abandon()
     going.set()
     eventually(lambda: any("nobody listened" in entry.get("text", "") for entry in host.deployment.audit))
+
+
+@pytest.mark.parametrize("size", [1000, (1 << 20) - 40, 1 << 20, (1 << 20) + 1, 20 << 20])
+def test_an_image_of_any_size_arrives_under_the_header_of_the_request(host: Host, size: int) -> None:
+    image = os.urandom(size)
+
+    def get(asked: Asked) -> Outcome:
+        say(asked.answers, Name.parse("another:name:altogether"), UnikernelImage(False, image), sequence=2**40)
+        return Outcome(True, Effect.NONE, "")
+
+    host.daemon.doing = get
+    leaf = host.deployment.root.delegate("dev").leaf("hello", UnikernelGet(0))
+    with host.connect(leaf) as connection:
+        payload = connection.receive_frame()
+        assert payload is not None
+        message = decode_message(payload)
+        assert (message.header.name, message.header.sequence) == (Name.parse("dev:hello"), 0)
+        assert message.payload == UnikernelImage(False, image)
+        assert connection.receive_frame() is None
+    assert host.deployment.spooled == []
+
+
+def test_p04_a_large_answer_takes_no_memory_and_waits_for_no_reader(host: Host) -> None:
+    """The daemon is done as soon as all of its answer is spooled, whatever the client does."""
+    size, done = 60 << 20, threading.Event()
+
+    def get(asked: Asked) -> Outcome:
+        say(asked.answers, asked.request.name, UnikernelImage(False, bytes(size)))
+        done.set()
+        return Outcome(True, Effect.NONE, "")
+
+    host.daemon.doing = get
+    before = host.endpoint.resident()
+    with host.connect(host.deployment.root.delegate("dev").leaf("hello", UnikernelGet(0))) as connection:
+        assert done.wait(30)
+        assert host.endpoint.resident() < before + (10 << 20)
+        got = answer(connection)
+    assert isinstance(got, UnikernelImage)
+    assert len(got.image) == size
+
+
+@pytest.mark.parametrize("octets", [b"\0\x7f\xff\xff" + bytes(3 << 20), b"\0\x10\0\1" + b"\x30" + bytes(1 << 20)])
+def test_p03_a_large_answer_that_breaks_off_or_is_none_is_reported(host: Host, octets: bytes) -> None:
+    def nonsense(asked: Asked) -> Outcome:
+        asked.answers.sendall(octets)
+        return Outcome(False, Effect.NONE, "")
+
+    host.daemon.doing = nonsense
+    refused = host.ask(host.deployment.root.delegate("dev").leaf("hello", UnikernelGet(0)))
+    assert isinstance(refused, Failure)
+    assert "went away" in refused.text
+    assert host.deployment.spooled == []

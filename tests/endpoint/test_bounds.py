@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -24,15 +24,30 @@ from albatross_pki.unikernels import Settings, UnikernelConfig
 from tests.endpoint.deployment import Asked, Host, answer, eventually, say, whole_host
 from tests.pki_builder import Issued, policy
 
-ENDPOINT = ("-v", "--connections", "600", "--handshake-seconds", "4", "--idle-seconds", "2")
+ENDPOINT = ("-v", "--connections", "600", "--handshake-seconds", "30", "--idle-seconds", "2")
+IMPATIENT = ("-v", "--handshake-seconds", "4", "--idle-seconds", "2")
 CEILING = 60 * 1024 * 1024  # octets; what docs/endpoint.md says for the attacks below
 IDLE_CEILING = 120 * 1024 * 1024
+ROUNDS = 15
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     with whole_host(tmp_path, endpoint=ENDPOINT) as made:
         yield made
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Host]:
+    with whole_host(tmp_path, endpoint=IMPATIENT) as made:
+        yield made
+
+
+@pytest.fixture
+def quiet(host: Host) -> Iterator[Host]:
+    """Another endpoint of the same host, which nobody attacks: how long a request takes on this machine now."""
+    with host.deployment.endpoint(*ENDPOINT) as endpoint:
+        yield Host(host.deployment, host.authoriser, endpoint, host.daemon)
 
 
 @pytest.fixture
@@ -54,70 +69,145 @@ def hello_and_wait(host: Host, leaf: Issued, number: int) -> tuple[socket.socket
     return connection, session
 
 
-def latency(host: Host, leaf: Issued, rounds: int = 9) -> float:
-    """Seconds for one request of somebody who behaves, from an address of its own."""
-    times = []
-    for _ in range(rounds):
-        begin = monotonic()
-        assert host.ask(leaf) == Text("done")
-        times.append(monotonic() - begin)
-    return median(times)
+def seconds(host: Host, leaf: Issued) -> float:
+    """For one request of somebody who behaves, from an address of its own."""
+    begin = monotonic()
+    assert host.ask(leaf) == Text("done")
+    return monotonic() - begin
 
 
-def test_p04_500_connections_that_say_nothing_hold_nobody_up(host: Host, leaf: Issued) -> None:
-    alone = latency(host, leaf)
+def check_others_are_served(attacked: Host, quiet: Host, leaf: Issued) -> None:
+    """Within twice the time that an endpoint without an attack takes, in turns: both feel the machine's load."""
+    for host in (attacked, quiet):
+        seconds(host, leaf)
+    pairs = [(seconds(attacked, leaf), seconds(quiet, leaf)) for _ in range(ROUNDS)]
+    under_attack, alone = (median(column) for column in zip(*pairs, strict=True))
+    assert under_attack < 2 * alone, f"{under_attack * 1000:.1f} ms, without an attack {alone * 1000:.1f} ms"
+
+
+def test_p04_500_connections_that_say_nothing_hold_nobody_up(host: Host, quiet: Host, leaf: Issued) -> None:
     with contextlib.ExitStack() as stack:
         for number in range(500):
             stack.enter_context(socket.create_connection(("127.0.0.1", host.port), source_address=source(number)))
-        assert latency(host, leaf) < 2 * alone + 0.05
+        check_others_are_served(host, quiet, leaf)
         assert host.endpoint.resident() < CEILING
 
 
-def test_p04_200_that_stop_in_the_middle_of_the_handshake(host: Host, leaf: Issued) -> None:
-    alone = latency(host, leaf)
+def test_p04_200_that_stop_in_the_middle_of_the_handshake(host: Host, quiet: Host, leaf: Issued) -> None:
     waiting = [hello_and_wait(host, leaf, number) for number in range(200)]
     try:
-        assert latency(host, leaf) < 2 * alone + 0.05
+        check_others_are_served(host, quiet, leaf)
         assert host.endpoint.resident() < IDLE_CEILING
-        # and they are let go
-        waiting[0][0].settimeout(10)
-        while waiting[0][0].recv(65536):
-            pass
     finally:
         for connection, _ in waiting:
             connection.close()
 
 
-def test_p05_a_handshake_has_a_deadline(host: Host) -> None:
+def test_p05_who_stops_in_the_middle_of_the_handshake_is_let_go(impatient: Host) -> None:
+    leaf = impatient.deployment.root.leaf("hello")
+    connection, _ = hello_and_wait(impatient, leaf, 0)
+    with connection:
+        connection.settimeout(30)
+        while connection.recv(65536):
+            pass
+
+
+def test_p05_a_handshake_has_a_deadline(impatient: Host) -> None:
     begin = monotonic()
-    with socket.create_connection(("127.0.0.1", host.port)) as connection:
-        connection.settimeout(15)
+    with socket.create_connection(("127.0.0.1", impatient.port)) as connection:
+        connection.settimeout(30)
         assert connection.recv(1) == b""
-    assert 3 < monotonic() - begin < 10
+    assert 3 < monotonic() - begin < 20
 
 
-def test_p04_a_claimed_certificate_of_16_mb_costs_a_place_and_not_the_memory_of_others(
-    host: Host, leaf: Issued
-) -> None:
-    """A client that claims much and sends little is cut off, and others are served meanwhile."""
-    big = host.deployment.root.leaf(
-        "x", UnikernelCreate(UnikernelConfig(bytes(1 << 20) + os.urandom(2 << 20), Settings()))
-    )
+def test_p04_strangers_with_many_addresses_do_not_hold_all_places(tmp_path: Path) -> None:
+    """Their handshakes never end, and as soon as one is pushed out they come again."""
+    options = ("-v", "--connections", "40", "--handshake-seconds", "600", "--crowded-seconds", "0.2")
+    with whole_host(tmp_path, endpoint=options) as host:
+        leaf = host.deployment.root.leaf("hello")
+        ended = threading.Event()
+
+        def attack(number: int) -> None:
+            while not ended.is_set():
+                address = (f"127.0.3.{number + 1}", 0)
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", host.port), 20, source_address=address) as connection,
+                ):
+                    connection.settimeout(1)
+                    while not ended.is_set():
+                        with contextlib.suppress(TimeoutError):
+                            if not connection.recv(100):
+                                break
+
+        attackers = [threading.Thread(target=attack, args=(number,)) for number in range(60)]
+        for attacker in attackers:
+            attacker.start()
+        try:
+            for _ in range(5):
+                assert seconds(host, leaf) < 20
+        finally:
+            ended.set()
+            for attacker in attackers:
+                attacker.join(30)
+
+
+def test_p04_who_was_accepted_is_not_pushed_out(tmp_path: Path) -> None:
+    options = ("-v", "--connections", "3", "--handshake-seconds", "600", "--crowded-seconds", "0.1")
+    with whole_host(tmp_path, endpoint=options) as host:
+        create, leaf = bound_create(host, 1000), host.deployment.root.leaf("hello")
+        with host.connect(create) as uploading, contextlib.ExitStack() as stack:
+            uploading.send_frame(bytes(500))
+            for _ in range(5):
+                stack.enter_context(socket.create_connection(("127.0.0.1", host.port)))
+                assert host.ask(leaf) == Text("done")
+            uploading.send_frame(bytes(500))
+            uploading.send_frame(b"")
+            assert answer(uploading) == Text("done")
+
+
+def claiming(host: Host, image: int, numbers: range) -> "list[tuple[socket.socket, bytes]]":
+    """Clients in the middle of their last flight, which claims a certificate with such an image, and its beginning."""
+    big = host.deployment.root.leaf("x", UnikernelCreate(UnikernelConfig(os.urandom(image), Settings())))
     attackers = []
+    for number in numbers:
+        connection, session = hello_and_wait(host, big, number)
+        connection.settimeout(20)
+        while not session.handshake():
+            session.feed(connection.recv(65536))
+        attackers.append((connection, session.outgoing()[: 64 * 1024]))
+    return attackers
+
+
+def test_p04_a_claimed_certificate_of_16_mb_costs_a_place_and_not_the_memory_of_others(tmp_path: Path) -> None:
+    """Clients that claim 16 MB and send 64 KB of them: four have places, all others wait without being read."""
+    with whole_host(tmp_path, endpoint=(*ENDPOINT, "--max-certificate-size", "16")) as host:
+        leaf = host.deployment.root.leaf("hello")
+        before = host.endpoint.resident()
+        attackers = claiming(host, (16 << 20) - 4096, range(0, 160, 20))  # an address each
+        try:
+            with host.deployment.endpoint(*ENDPOINT) as endpoint:
+                other = Host(host.deployment, host.authoriser, endpoint, host.daemon)
+                for connection, octets in attackers:
+                    connection.sendall(octets)
+                check_others_are_served(host, other, leaf)
+            assert host.endpoint.resident() < before + 4 * (16 << 20) + (20 << 20)
+        finally:
+            for connection, _ in attackers:
+                connection.close()
+
+
+def test_p04_one_address_has_one_place_for_a_large_certificate(host: Host) -> None:
+    """Who claims and stops holds its address' place until its deadline, and nobody else's."""
+    attackers = claiming(host, 3 << 20, range(20))  # all from one address
     try:
-        for number in range(40):
-            connection, session = hello_and_wait(host, big, number)
-            connection.settimeout(10)
-            while not session.handshake():
-                session.feed(connection.recv(65536))
-                if session.handshake():
-                    break
-            connection.sendall(session.outgoing()[: 64 * 1024])
-            attackers.append(connection)
-        assert host.ask(leaf) == Text("done")
-        assert host.endpoint.resident() < IDLE_CEILING
+        for connection, octets in attackers:
+            connection.sendall(octets)
+        image = os.urandom(2 << 20)
+        large = host.deployment.root.leaf("x", UnikernelCreate(UnikernelConfig(image, Settings())))
+        assert host.ask(large) == Text("done")
     finally:
-        for connection in attackers:
+        for connection, _ in attackers:
             connection.close()
 
 
@@ -155,6 +245,55 @@ def served(host: Host, leaf: Issued) -> bool:
 def bound_create(host: Host, octets: int) -> Issued:
     dev = host.deployment.root.delegate("dev", policy(memory_mb=64))
     return dev.leaf("hello", UnikernelCreate(UnikernelConfig(b"", Settings(memory_mb=32))), binding=bytes(octets))
+
+
+def endless(host: Host, ended: threading.Event) -> None:
+    while not ended.is_set():
+        with contextlib.suppress(TransportError), host.connect(bound_create(host, 100_000)) as connection:
+            with open("/dev/zero", "rb") as source:
+                connection.send_stream(source)
+            assert "longer than" in str(answer(connection))
+
+
+def drop_by_drop(host: Host, ended: threading.Event) -> None:
+    """An octet a second; a client is given up after two, and comes again."""
+    while not ended.is_set():
+        with contextlib.suppress(TransportError), host.connect(bound_create(host, 100_000)) as connection:
+            while not ended.wait(1) and connection.send_frame(b"x", seconds=5):
+                pass
+
+
+def never_reading(host: Host, ended: threading.Event) -> None:
+    leaf = host.deployment.root.delegate("dev").leaf("hello", UnikernelGet(0))
+    with contextlib.suppress(TransportError), host.connect(leaf):
+        ended.wait()
+
+
+def give_image(asked: Asked) -> Outcome:
+    """A daemon's answer to a client that may never read it."""
+    with contextlib.suppress(OSError):
+        image = isinstance(asked.request.command, UnikernelGet)
+        say(asked.answers, asked.request.name, UnikernelImage(False, bytes(16 << 20)) if image else Text("done"))
+    return Outcome(True, Effect.NONE, "")
+
+
+@pytest.mark.parametrize("attack", [endless, drop_by_drop, never_reading])
+def test_p04_clients_that_never_come_to_an_end_hold_nobody_up(
+    host: Host, quiet: Host, leaf: Issued, attack: "Callable[[Host, threading.Event], None]"
+) -> None:
+    host.daemon.doing = give_image
+    ended = threading.Event()
+    count = 1 if attack is endless else 4  # the first one keeps a processor of the test busy
+    attackers = [threading.Thread(target=attack, args=(host, ended)) for _ in range(count)]
+    for attacker in attackers:
+        attacker.start()
+    try:
+        check_others_are_served(host, quiet, leaf)
+        assert host.endpoint.resident() < IDLE_CEILING
+    finally:
+        ended.set()
+        for attacker in attackers:
+            attacker.join(60)
 
 
 def test_p04_a_stream_that_never_ends_is_stopped_at_the_bound_size(host: Host) -> None:
