@@ -1,4 +1,6 @@
-"""What holds for every test: hypothesis neither measures a busy machine nor leaves a database behind."""
+"""What holds for every test: nothing measures a busy machine or leaves a database behind, and Ctrl-C is heard."""
+
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -9,3 +11,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("albatross")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # as a shell has it for what it runs in the background; the programs that tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
