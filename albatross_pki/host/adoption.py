@@ -26,7 +26,7 @@ from albatross_pki.host import events_kinds as events
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
 from albatross_pki.host.preparation import block_name
-from albatross_pki.host.processes import Process, Sought, end, find_again, start_ticks, strays
+from albatross_pki.host.processes import Process, Sought, end
 from albatross_pki.host.records import ChainPolicies, ProcessRecord, Snapshot, UnikernelRecord
 from albatross_pki.host.restarts import Exit
 from albatross_pki.host.supervisor import Running, Supervisor, Unikernel
@@ -98,13 +98,13 @@ def _find_processes(supervisor: Supervisor, records: Iterable[ProcessRecord]) ->
             continue
         if record.pid is None or record.start_ticks is None:
             lost[record.token] = record
-        elif (process := find_again(record.pid, record.start_ticks)) is not None:
+        elif (process := host.platform.find_again(record.pid, record.start_ticks)) is not None:
             found.append((record, process))
     sought = [
         Sought(each.token, each.uid, fifos.identity_of(os.path.join(host.fifo_directory, str(each.name))))
         for each in lost.values()
     ]
-    found += [(lost[token], process) for token, process in strays(sought).items()]
+    found += [(lost[token], process) for token, process in host.platform.strays(sought).items()]
     return found
 
 
@@ -132,6 +132,7 @@ def _adopt(supervisor: Supervisor, record: ProcessRecord, process: Process) -> b
         held.callback(os.close, descriptor)
         supervisor.background(_announce(supervisor, record, descriptor))
     held.callback(_remove_taps, supervisor, record)
+    held.callback(host.platform.ended, record)
     if (cgroup := host.cgroups.directory(record.name, record.token)) is not None:
         held.callback(cgroups.remove, cgroup)
     running = Running(unikernel.deployment, record, process, held.close, blocks, time.monotonic() - _seconds_up(record))
@@ -148,7 +149,7 @@ def _record_adoption(supervisor: Supervisor, record: ProcessRecord, pid: int) ->
         supervisor.events.happened(record.name, events.Adopted(record.deployment))
         return
     supervisor.events.happened(record.name, events.Started(record.deployment, record.tender))
-    found = replace(record, pid=pid, start_ticks=start_ticks(pid), started=datetime.now(UTC))
+    found = replace(record, pid=pid, start_ticks=supervisor.host.platform.start_time(pid), started=datetime.now(UTC))
     supervisor.state.record_process(found)
 
 
@@ -178,6 +179,7 @@ def _record_end(supervisor: Supervisor, record: ProcessRecord, ended: Exit) -> N
     """A process of the predecessor is gone. What has no pid on record was never told of as started."""
     if record.pid is not None:
         supervisor.events.happened(record.name, events.Exited.of(ended))
+    supervisor.host.platform.ended(record)
     supervisor.state.process_gone(record.token)
 
 

@@ -102,6 +102,10 @@ class BlockStore:
         """A descriptor to read and write the device, for whoever has claimed it."""
         return self._open("open block", name, os.O_RDWR)
 
+    def path(self, name: Name) -> str:
+        """Where the content is, for those who can only be told by name."""
+        return self._path(str(name))
+
     def claim(self, name: Name, verb: str) -> None:
         """Take the device, so that nobody else does; ``verb`` begins the refusal (``set block: is in use``)."""
         if name not in self._devices:

@@ -14,18 +14,21 @@ from albatross_pki.names import Name
 from albatross_pki.text import printable, to_octets
 from albatross_pki.unikernels import Settings, UnikernelType
 
+_SYSTEMS = {UnikernelType.SOLO5: "Linux", UnikernelType.BHYVE: "FreeBSD"}
 _SOLO5_WORD = {DeviceKind.BLOCK: "block", DeviceKind.NET: "net"}
 
 
-def configuration_violations(name: Name, settings: Settings, typ: UnikernelType) -> list[str]:
-    """Every reason why nobody could run this."""
+def configuration_violations(
+    name: Name, settings: Settings, typ: UnikernelType, types: Collection[UnikernelType] = (UnikernelType.SOLO5,)
+) -> list[str]:
+    """Every reason why nobody could run this on a system that has unikernels of ``types``."""
     found = []
     if name.is_path:
         found.append(f"{name} is a path, a unikernel needs a name")
     if len(to_octets(str(name))) > MAX_FILE_NAME:
         found.append(f"the name is longer than the {MAX_FILE_NAME} octets of a file name")
-    if typ is not UnikernelType.SOLO5:
-        found.append(f"unikernels of type {typ.value} need FreeBSD")
+    if typ not in types:
+        found.append(f"unikernels of type {typ.value} need {_SYSTEMS[typ]}")
     if not settings.cpuids:
         found.append("the unikernel is not pinned to any CPUid")
     if settings.memory_mb < 1:

@@ -197,7 +197,8 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         log.info("listening on %s", os.path.join(options.tmpdir, "util"))
         await _until(stopping, tasks)
     finally:
-        await supervisor.shut_down(keep_running=options.keep_running or again.is_set())
+        failed = not stopping.is_set()  # a part of the daemon did: the next one goes on with what runs
+        await supervisor.shut_down(keep_running=options.keep_running or again.is_set() or failed)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,7 +215,7 @@ async def _console_there(console: ConsoleAttachment) -> None:
 
 
 def _supervisor(options: Options, state: State, host: Surroundings) -> Supervisor:
-    root = machine.discover(os.path.join(options.dbdir, "block"))
+    root = machine.discover(os.path.join(options.dbdir, "block"), host.bridges())
     log.info("root policy: %s", root)
     book = PolicyBook(root, reserve_mb=machine.reserve_mb(root.memory_mb))
     console = ConsoleAttachment(os.path.join(options.tmpdir, "util", "console.sock"))

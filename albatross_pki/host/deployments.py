@@ -31,7 +31,7 @@ from albatross_pki.host.restarts import Decision, Exit, judge_exit
 from albatross_pki.host.rights import OPERATOR, Rights, check_deployment
 from albatross_pki.host.supervisor import Supervisor, Unikernel, without_name
 from albatross_pki.names import Name
-from albatross_pki.unikernels import Settings, UnikernelConfig
+from albatross_pki.unikernels import Settings, UnikernelConfig, UnikernelType
 
 Commit = Callable[[Deployment], None]
 CREATED = "created unikernel"
@@ -72,6 +72,8 @@ class Deployments:
                 raise Refused([_name_taken(old)], hint="destroy it first, or create with force")
             remembering = self._remembering(rights)
             with self._reserved(name, config, rights, old):
+                if config.typ is UnikernelType.BHYVE:  # it boots from its disk, and has no image
+                    source = Source(octets=b"")
                 async with taken_image(supervisor, name, config, source, rights) as image:
                     deployment = self._deployment(name, config.settings, image, config)
                     check_deployment(rights, deployment)
@@ -357,7 +359,7 @@ class Deployments:
     def _reserved(self, name: Name, config: UnikernelConfig, rights: Rights, old: Unikernel | None) -> Iterator[None]:
         """Check configuration and policies, and hold the place; afterwards exactly what is there is charged."""
         supervisor = self._supervisor
-        reasons = configuration_violations(name, config.settings, config.typ)
+        reasons = configuration_violations(name, config.settings, config.typ, supervisor.host.platform.types)
         if len(supervisor.table) >= MAX_UNIKERNELS and old is None:
             reasons.append(f"this host supervises at most {MAX_UNIKERNELS} unikernels")
         if name.is_path:

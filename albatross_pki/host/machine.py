@@ -19,7 +19,7 @@ RESERVE_SHARE = 20  # one twentieth of the memory …
 LARGEST_RESERVE_MB = 512  # … and at most this is kept for the host
 
 
-def discover(block_directory: str) -> Policy:
+def discover(block_directory: str, bridges: Collection[str]) -> Policy:
     """The root policy of this machine; ``OSError`` if ``block_directory`` cannot be looked at."""
     system = os.statvfs(block_directory)
     return Policy(
@@ -27,7 +27,7 @@ def discover(block_directory: str) -> Policy:
         unikernels=UNLIMITED,
         memory_mb=memory_mb(),
         block_mb=system.f_blocks * system.f_frsize // MEBIBYTE,
-        bridges=frozenset(bridges()),
+        bridges=frozenset(bridges),
     )
 
 

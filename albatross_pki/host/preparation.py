@@ -33,10 +33,10 @@ from albatross_pki.host.tenders import Starter, Tender, embedded, installed
 from albatross_pki.image.loading import lay_out
 from albatross_pki.image.solo5 import Solo5Image, parse_image
 from albatross_pki.names import Name, derived_mac
-from albatross_pki.unikernels import DEFAULT_SECTOR_SIZE, BlockDevice
+from albatross_pki.unikernels import DEFAULT_SECTOR_SIZE, BlockDevice, UnikernelType
 
 Result = TypeVar("Result")
-_TOKEN_OCTETS = 4  # eight digits, a dot and six characters of the label make a process title
+TOKEN_OCTETS = 4  # eight digits, a dot and six characters of the label make a process title
 
 
 @dataclass(slots=True)
@@ -80,25 +80,30 @@ async def prepare(host: Surroundings, deployment: Deployment, *, replacing: Proc
 
     Raises ``Refused`` with all reasons, or another ``AlbatrossError``; then nothing is left behind.
     """
+    if deployment.typ is UnikernelType.BHYVE and host.platform.machines is not None:
+        from albatross_pki.host.preparation_machines import prepare_machine
+
+        return await prepare_machine(host, host.platform.machines, deployment, replacing=replacing, claimed=claimed)
     image, checked = await _work(deployment.size, lambda: _check_image(host, deployment))
     reasons = [
         *checked,
-        *configuration_violations(deployment.name, deployment.settings, deployment.typ),
+        *configuration_violations(deployment.name, deployment.settings, deployment.typ, host.platform.types),
         *missing_on_host(deployment.settings, host.bridges() if deployment.settings.interfaces else (), online_cpus()),
-        *_block_violations(host, deployment, claimed),
+        *block_violations(host, deployment, claimed),
     ]
     if reasons or image is None:
         raise Refused(reasons)
     tender = await host.tenders.choose(image.abi)
-    token = secrets.token_hex(_TOKEN_OCTETS)
+    token = secrets.token_hex(TOKEN_OCTETS)
     with contextlib.ExitStack() as transient, contextlib.ExitStack() as held:
         uid = host.users.take()
         held.callback(host.users.give_back, uid)
         disks = _attach_blocks(host, deployment, claimed, transient, held)
-        nets, taps = await _make_taps(host, deployment, tender, uid, replacing, transient, held)
+        owner = None if tender.path is None else (os.geteuid() if uid is None else uid)
+        nets, taps = await make_taps(host, deployment, owner, replacing, transient, held)
         fifo = Fifo(host.fifo_directory, deployment.name, token)
         held.callback(fifo.close)
-        title = f"{(deployment.name.label or '')[: TITLE_OCTETS - 2 * _TOKEN_OCTETS - 1]}.{token}"
+        title = f"{(deployment.name.label or '')[: TITLE_OCTETS - 2 * TOKEN_OCTETS - 1]}.{token}"
         confinement = Confinement(
             title=title, uid=uid, cpuids=deployment.settings.cpuids, cgroup=host.cgroups.make(deployment, token, held)
         )
@@ -118,7 +123,7 @@ async def prepare(host: Surroundings, deployment: Deployment, *, replacing: Proc
         )
         names = frozenset(block_name(deployment.name, each) for each in deployment.settings.blocks)
         return Prepared(
-            deployment, record, fifo, names, starter, _attacher(host, taps), transient.pop_all(), held.pop_all()
+            deployment, record, fifo, names, starter, attach_taps_later(host, taps), transient.pop_all(), held.pop_all()
         )
     raise AssertionError("unreachable: the stacks never swallow an exception")
 
@@ -163,7 +168,7 @@ def _check_image(host: Surroundings, deployment: Deployment) -> tuple[Solo5Image
         return image, reasons
 
 
-def _block_violations(host: Surroundings, deployment: Deployment, claimed: Collection[Name]) -> list[str]:
+def block_violations(host: Surroundings, deployment: Deployment, claimed: Collection[Name]) -> list[str]:
     reasons = []
     for block in deployment.settings.blocks:
         try:
@@ -178,6 +183,16 @@ def _block_violations(host: Surroundings, deployment: Deployment, claimed: Colle
     return reasons
 
 
+def claim_blocks(
+    host: Surroundings, deployment: Deployment, claimed: Collection[Name], held: contextlib.ExitStack
+) -> None:
+    """Take the block devices of ``deployment`` for itself; those ``claimed`` are shared with its predecessor."""
+    for block in deployment.settings.blocks:
+        name = block_name(deployment.name, block)
+        host.claims.take(name, f"start {deployment.name}", shared=name in claimed)
+        held.callback(host.claims.drop, name)
+
+
 def _attach_blocks(
     host: Surroundings,
     deployment: Deployment,
@@ -186,10 +201,9 @@ def _attach_blocks(
     held: contextlib.ExitStack,
 ) -> list[AttachedBlock]:
     attached = []
+    claim_blocks(host, deployment, claimed, held)
     for block in deployment.settings.blocks:
         name = block_name(deployment.name, block)
-        host.claims.take(name, f"start {deployment.name}", shared=name in claimed)
-        held.callback(host.claims.drop, name)
         descriptor = host.blocks.open(name)
         transient.callback(os.close, descriptor)
         sector = block.sector_size or DEFAULT_SECTOR_SIZE
@@ -197,22 +211,20 @@ def _attach_blocks(
     return attached
 
 
-async def _make_taps(
+async def make_taps(
     host: Surroundings,
     deployment: Deployment,
-    tender: Tender,
-    uid: int | None,
+    owner: int | None,
     replacing: ProcessRecord | None,
     transient: contextlib.ExitStack,
     held: contextlib.ExitStack,
 ) -> tuple[list[AttachedNet], list[AttachedTap]]:
-    """One tap for each interface. The embedded tender gets a descriptor; an installed one the interface's name."""
+    """One tap for each interface: for ``owner``, who opens it by its name, or with a descriptor that is handed over."""
     attached: list[AttachedNet] = []
     recorded: list[AttachedTap] = []
     if not deployment.settings.interfaces:
         return attached, recorded
     network = await host.network()
-    owner = None if tender.path is None else (os.geteuid() if uid is None else uid)
     former = [tap.interface for tap in replacing.taps] if replacing is not None else []
     for interface in deployment.settings.interfaces:
         mac = interface.mac or derived_mac(interface.name, deployment.name)
@@ -237,7 +249,9 @@ async def _make_taps(
     return attached, recorded
 
 
-def _attacher(host: Surroundings, taps: list[AttachedTap]) -> Callable[[], None]:
+def attach_taps_later(host: Surroundings, taps: list[AttachedTap]) -> Callable[[], None]:
+    """What makes the taps ports of their bridges."""
+
     def attach() -> None:
         for each in taps:
             if host.opened_network is not None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from albatross_pki import PROTOCOL_VERSION, __version__
 from albatross_pki.host.preparation import block_name
-from albatross_pki.host.supervisor import Supervisor, Unikernel
+from albatross_pki.host.records import Deployment
+from albatross_pki.host.supervisor import Running, Supervisor, Unikernel
 from albatross_pki.host.tenders import EMBEDDED
 from albatross_pki.names import Name, Path, derived_mac
 from albatross_pki.policies import Policy
 from albatross_pki.text import printable
-from albatross_pki.unikernels import DEFAULT_SECTOR_SIZE, BlockDeviceInfo, InterfaceInfo, UnikernelInfo
+from albatross_pki.unikernels import DEFAULT_SECTOR_SIZE, BlockDeviceInfo, InterfaceInfo, UnikernelInfo, UnikernelType
 
 
 def unikernel_infos(supervisor: Supervisor, asked: Name, *, arguments: bool) -> tuple[tuple[Name, UnikernelInfo], ...]:
@@ -102,7 +103,7 @@ def _info(supervisor: Supervisor, unikernel: Unikernel, arguments: bool) -> Unik
     return UnikernelInfo(
         cpuids=settings.cpuids,
         memory_mb=settings.memory_mb,
-        digest=deployment.image,
+        digest=_digest(supervisor, deployment, running),
         fail_behaviour=settings.fail_behaviour,
         startup=settings.startup,
         blocks=tuple(
@@ -124,6 +125,14 @@ def _info(supervisor: Supervisor, unikernel: Unikernel, arguments: bool) -> Unik
         linux_boot_partition=settings.linux_boot_partition,
         typ=deployment.typ,
     )
+
+
+def _digest(supervisor: Supervisor, deployment: Deployment, running: Running | None) -> bytes:
+    """The image's SHA-256; of a virtual machine, as in AV5, its name on the host."""
+    machines = supervisor.host.platform.machines
+    if deployment.typ is not UnikernelType.BHYVE or machines is None:
+        return deployment.image
+    return b"" if running is None else machines.name(running.record.token).encode()
 
 
 def _status(supervisor: Supervisor, unikernel: Unikernel, asked: Name, arguments: bool) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from albatross_pki.host.limits import (
 )
 from albatross_pki.host.policy_book import PolicyBook
 from albatross_pki.host.preparation import Prepared, prepare
-from albatross_pki.host.processes import Process, end, start_ticks
+from albatross_pki.host.processes import Process, end
 from albatross_pki.host.records import Deployment, ProcessRecord
 from albatross_pki.host.restarts import Decision, Exit, delay, failures_after, judge_exit
 from albatross_pki.host.state import State, StateError
@@ -234,11 +234,13 @@ class Supervisor:
             self._process_gone(prepared.record)
             raise
         faults.reach("process.after-spawn")
-        record = replace(prepared.record, pid=pid, start_ticks=start_ticks(pid), started=datetime.now(UTC))
+        record = replace(
+            prepared.record, pid=pid, start_ticks=self.host.platform.start_time(pid), started=datetime.now(UTC)
+        )
         running = Running(
             prepared.deployment,
             record,
-            Process.of_child(pid),
+            self.host.platform.child(pid),
             prepared.release,
             prepared.blocks,
             time.monotonic(),

@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from albatross_pki.errors import Refused
-from albatross_pki.host import machine
 from albatross_pki.host.blocks import BlockStore
 from albatross_pki.host.cgroups import Cgroups
 from albatross_pki.host.confinement import Users
 from albatross_pki.host.images import ImageStore
-from albatross_pki.host.processes import boot_id
+from albatross_pki.host.platforms import Platform, current
 from albatross_pki.host.tenders import Tenders
 from albatross_pki.names import Name
 
@@ -56,7 +55,9 @@ class Surroundings:
         cgroups: Cgroups | None = None,
         search_path: str | None = None,
         open_network: "Callable[[], Network] | None" = None,
+        platform: Platform | None = None,
     ) -> None:
+        self.platform = platform or current()
         self.tmpdir, self.dbdir = tmpdir, dbdir
         self.fifo_directory = os.path.join(tmpdir, "fifo")
         self.drop_path = drop_path
@@ -64,17 +65,17 @@ class Surroundings:
         self.images = ImageStore(os.path.join(dbdir, "images"))
         self.blocks = BlockStore(os.path.join(dbdir, "block"))
         self.claims = Claims(self.blocks)
-        self.tenders = Tenders(dbdir, search_path)
+        self.tenders = Tenders(dbdir, search_path, embedded=self.platform.embedded_tender)
         self.users = users or Users()
         self.cgroups = cgroups or Cgroups(why="none were asked for")
         self.taps: dict[str, Tap] = {}
-        self.boot = boot_id()
-        self._open_network = open_network or _open_network
+        self.boot = self.platform.boot_id()
+        self._open_network = open_network or self.platform.open_network
         self._network: Network | None = None
 
     def bridges(self) -> Collection[str]:
         """The bridges that there are now."""
-        return machine.bridges()
+        return self.platform.bridges()
 
     async def network(self) -> "Network":
         """The host's network, opened when the first unikernel needs it: netlink is a large import."""
@@ -88,9 +89,3 @@ class Surroundings:
 
     def close(self) -> None:
         self.images.close()
-
-
-def _open_network() -> "Network":
-    from albatross_pki.host.network import open_network
-
-    return open_network()

@@ -67,7 +67,8 @@ class Starter(Protocol):
 class Tenders:
     """The tenders of this host; ``directory`` is looked at before PATH."""
 
-    def __init__(self, directory: str, search_path: str | None = None) -> None:
+    def __init__(self, directory: str, search_path: str | None = None, *, embedded: bool = True) -> None:
+        self._embedded = embedded
         self._directory = directory
         self._search_path = search_path
         self._places: dict[str, tuple[float, str | None]] = {}
@@ -82,7 +83,7 @@ class Tenders:
         candidates = self._candidates(abi)
         path = next((found for candidate in candidates if (found := self._find(candidate))), None)
         if path is None:
-            if abi == EMBEDDED_ABI:
+            if self._embedded and abi == EMBEDDED_ABI:
                 return Tender(EMBEDDED, abi)
             raise NoTender(_nothing_found(self._directory, candidates), hint=_hint(abi))
         version = await self._version(path)

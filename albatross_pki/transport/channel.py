@@ -178,7 +178,8 @@ class Channel:
             self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        if self._waiting:  # somebody closes under a task that waits
+        """Close the connection; a second time is fine."""
+        if self._waiting and self.socket.fileno() >= 0:  # somebody closes under a task that waits
             self._loop.remove_reader(self.socket.fileno())
             self._loop.remove_writer(self.socket.fileno())
         self.socket.close()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path as FilePath
 
@@ -154,3 +155,32 @@ async def test_what_is_announced_during_a_reconnection_is_not_forgotten(tmp_path
                 assert not await drained(two)
             it.withdraw(NAME)
             it.withdraw(OTHER)
+
+
+async def test_p06_a_console_that_nobody_accepts_for_is_tried_again(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd holds the socket of a console that is being started again: connections are made, answers do not come."""
+    monkeypatch.setattr(attachment, "CONSOLE_TIMEOUT", 0.01)
+    monkeypatch.setattr(attachment, "RECONNECT_FIRST", 0.01)
+    path = str(tmp_path / "console.sock")
+    there = ConsoleAttachment(path)
+    read, write = os.pipe2(os.O_NONBLOCK)
+    listener = listen(path)
+    try:
+        await there.announce(NAME, Fifo(read, 1))
+        running = asyncio.create_task(there.run())
+        connections: list[socket.socket] = []
+        async with asyncio.timeout(20):
+            while len(connections) < 3:
+                connections.append((await asyncio.get_running_loop().sock_accept(listener))[0])
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        for each in connections:
+            each.close()
+    finally:
+        there.withdraw(NAME)
+        listener.close()
+        os.close(read)
+        os.close(write)

@@ -467,3 +467,28 @@ def test_a_user_is_given_by_number_or_name(tmp_path: FilePath) -> None:
             assert (ended.returncode, why in ended.stderr) == (124, True), ended.stderr
     with daemon(tmp_path, "--authoriser-uid", "nobody", "--statistics-uid", "65533") as host:
         assert host.ask(":", UnikernelInfoRequest()) is not None
+
+
+def test_p27_a_defect_of_the_daemon_ends_no_unikernel(tmp_path: FilePath) -> None:
+    """A part of albatrossd that fails ends albatrossd; what runs is adopted by the next one."""
+    broken = str(tmp_path / "broken")
+    before = (
+        "import asyncio, os\nfrom albatross_pki.host.attachment import ConsoleAttachment\n"
+        "async def run(self):\n"
+        f"    while not os.path.exists({broken!r}): await asyncio.sleep(0.01)\n"
+        "    raise RuntimeError('a defect')\n"
+        "ConsoleAttachment.run = run\n"
+    )
+    with daemon(tmp_path, before=before) as host:
+        name = f"dev:{host.label()}"
+        assert host.ask(name, create()) == CREATED
+        living = host.unikernels()
+        FilePath(broken).touch()
+        assert host.process is not None
+        assert host.process.wait(20) == 125
+        assert "internal error: RuntimeError: a defect" in host.log()
+        assert host.unikernels() == living
+        FilePath(broken).unlink()
+        host.start()
+        until(lambda: name in host.running())
+        assert host.unikernels() == living
