@@ -25,6 +25,9 @@ _SO_PEERGROUPS = 59  # <asm-generic/socket.h>; the socket module has no name for
 _GROUPS_OCTETS = 1024  # what getsockopt of the socket module takes at most
 _GID = struct.Struct("I")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7)
+# FreeBSD's unix(4) and <sys/ucred.h>: version, uid, number of groups, 16 groups, pid in the place of a pointer
+_SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
+_XUCRED = struct.Struct("@IIh16I4xi4x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,17 @@ class PeerCredentials:
 
 def peer_credentials(connection: socket.socket) -> PeerCredentials:
     """The process and user at the other end of a connected unix socket."""
+    if sys.platform.startswith("freebsd"):
+        return read_xucred(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size))[0]
     octets = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return PeerCredentials(*_UCRED.unpack(octets))
+
+
+def read_xucred(octets: bytes) -> tuple[PeerCredentials, tuple[int, ...]]:
+    """What FreeBSD tells of a peer (``struct xucred``): who it is, and its groups, the first of which is its own."""
+    _, uid, count, *groups, pid = _XUCRED.unpack(octets)
+    own = tuple(groups[: max(0, min(count, len(groups)))])
+    return PeerCredentials(pid, uid, own[0] if own else 2**32 - 1), own
 
 
 def may_connect(connection: socket.socket, path: str) -> bool:
@@ -63,6 +75,8 @@ def may_connect(connection: socket.socket, path: str) -> bool:
 
 
 def _peer_groups(connection: socket.socket) -> tuple[int, ...]:
+    if sys.platform.startswith("freebsd"):
+        return read_xucred(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size))[1]
     if sys.platform != "linux":
         return ()
     try:

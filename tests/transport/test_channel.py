@@ -12,6 +12,7 @@ from albatross_pki.transport import channel as channels
 from albatross_pki.transport.blocking import Connection
 from albatross_pki.transport.channel import Channel
 from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, NotListening, TimedOut, Unreachable
+from albatross_pki.transport.sockets import PeerCredentials, read_xucred
 
 
 def pair(**bounds: float | None) -> tuple[Channel, socket.socket]:
@@ -282,3 +283,12 @@ def test_sockets_of_systemd_are_taken_only_by_the_process_they_are_meant_for() -
     assert channels.activated_sockets({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
     assert channels.activated_sockets({}) == []
     assert channels.activated_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "99999"}) == []
+
+
+def test_freebsd_s_credentials_of_a_peer_are_read() -> None:
+    """struct xucred of <sys/ucred.h> with 64 bits; not tried on FreeBSD."""
+    groups = struct.pack("16I", 20, 5, *[0] * 14)
+    octets = struct.pack("IIh2x", 0, 1001, 2) + groups + struct.pack("4xi4x", 4711)
+    assert len(octets) == 88
+    assert read_xucred(octets) == (PeerCredentials(4711, 1001, 20), (20, 5))
+    assert read_xucred(octets[:8] + struct.pack("h", 0) + octets[10:])[1] == ()
