@@ -46,7 +46,10 @@ def _like_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
             for name, content in (("cgroup.controllers", ALL), ("cgroup.procs", ""), ("memory.swap.max", "max")):
                 FilePath(path, name).write_text(content)
 
-    def unmake(path: str) -> None:
+    def unmake(path: str, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None:  # pytest removes its directory while this is still in place
+            real_rmdir(path, dir_fd=dir_fd)
+            return
         if any(each.is_dir() for each in FilePath(path).iterdir()):
             raise OSError(39, "Directory not empty")
         for each in FilePath(path).iterdir():
