@@ -71,9 +71,11 @@ class BadCertificate(AlbatrossError):
     """Octets that are no certificate."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CertificateFacts:
     """What one certificate says. Times are aware UTC; names are the DER of the distinguished names.
+
+    All of it follows from the octets (``read_certificate`` makes it), so two are equal if their octets are.
 
     The loose names say whether somebody else may take two names for the same; nothing is accepted by them.
 
@@ -118,6 +120,12 @@ class CertificateFacts:
     binding: ImageBinding | None = None
     command: ExtendedCommand | None = None
     malformed: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CertificateFacts) and self.der == other.der
+
+    def __hash__(self) -> int:
+        return hash(self.der)
 
     @property
     def self_issued(self) -> bool:

@@ -5,7 +5,8 @@ What is decided here, in this order:
 1. the path is not empty and has at most nine certificates below the root;
 2. for each certificate, from the root down: the rules of ``policy.path_rules`` (1 to 18), then, for the CAs below the
    root, those of ``policy.delegation_rules`` (19 to 23), and for the leaf those of ``policy.leaf_rules`` (24 to 30);
-   every rule sees what the certificates above grant, and all violations are collected;
+   every rule sees what the certificates above grant, and all violations are collected (what is said about CAs for
+   good is remembered, ``policy.lasting``);
 3. only if every rule of every certificate holds there is an ``AuthorisedRequest``.
 
 Nothing here raises for what a stranger sent. The caller keeps time (a clock that went back is its affair), keeps the
@@ -18,7 +19,7 @@ from datetime import datetime
 
 from albatross_pki.authorised import AuthorisedRequest
 from albatross_pki.policy.certificates import BadCertificate, CertificateFacts, read_certificate
-from albatross_pki.policy.delegation_rules import DELEGATION_RULES, is_delegation, is_permission, standing_below
+from albatross_pki.policy.delegation_rules import DELEGATION_RULES
 from albatross_pki.policy.judgement import (
     NOTHING_ABOVE,
     Judgement,
@@ -31,6 +32,7 @@ from albatross_pki.policy.judgement import (
     apply,
     refusal,
 )
+from albatross_pki.policy.lasting import Lasting, lasting, title_of
 from albatross_pki.policy.leaf_rules import LEAF_RULES, command_of, constraints_in_force, name_of
 from albatross_pki.policy.path_rules import PATH_RULES, path_notes
 from albatross_pki.policy.paths import FoundPath, NoPath, find_path
@@ -81,17 +83,21 @@ def judge(
         RuleResult("chain", 0, True, f"at most {MOST_CERTIFICATES} certificates below the root", "Albatross AV5")
     ]
     notes: list[str] = []
-    standing = NOTHING_ABOVE
-    for bare in links(path, anchor, now=now, options=options, end=end):
-        link = replace(bare, standing=standing)
-        title = title_of(link)
-        results += apply(ALL_RULES, link, title)
-        notes += path_notes(link, title)
-        if link.place is Place.CA:
-            standing = standing_below(link)
+    above: Lasting | None = None
+    for link in links(path, anchor, now=now, options=options, end=end):
+        if link.place is Place.LEAF:
+            break
+        above = lasting(link, above)
+        results += above.results(link)
+        notes += path_notes(link, above.title)
+    standing = NOTHING_ABOVE if above is None else above.below
     if end is Place.CA:
         return Judgement(tuple(results), None, None, standing.policies, standing.constraints, tuple(notes))
-    return _conclude(link, results, notes, min(certificate.not_after for certificate in (*path, anchor)))
+    leaf = replace(link, standing=standing)
+    title = title_of(leaf)
+    results += apply(ALL_RULES, leaf, title)
+    notes += path_notes(leaf, title)
+    return _conclude(leaf, results, notes, min(certificate.not_after for certificate in (*path, anchor)))
 
 
 def _wrong_length(path: Sequence[CertificateFacts]) -> str | None:
@@ -149,22 +155,6 @@ def links(
         )
         found.append(Link(whole[index], issuer, place, index, cas_below, now, purpose, options, namesakes))
     return found
-
-
-def title_of(link: Link) -> str:
-    """How a person recognises a certificate in a chain: what it is, and its common name."""
-    match link.place:
-        case Place.ANCHOR:
-            kind = "root"
-        case Place.LEAF:
-            kind = "leaf"
-        case Place.CA if is_delegation(link.certificate):
-            kind = "delegation"
-        case Place.CA if is_permission(link.certificate):
-            kind = "permission certificate"
-        case _:
-            kind = "CA"
-    return f"{kind} {link.certificate.title}"
 
 
 def read_anchors(ders: Sequence[bytes]) -> tuple[CertificateFacts, ...]:

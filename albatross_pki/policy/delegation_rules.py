@@ -100,7 +100,7 @@ def constraints(link: Link) -> Iterator[str]:
         yield from (violation.text for violation in within(link.standing.constraints, link.certificate.constraints))
 
 
-_CA = frozenset({Place.CA})
+_CA = (Place.CA,)
 
 DELEGATION_RULES = (
     Rule("kind", "Albatross AV5, docs/judgement.md", kind, _CA, reads_extensions=True),
@@ -111,7 +111,7 @@ DELEGATION_RULES = (
         "constraints",
         "docs/judgement.md",
         constraints,
-        frozenset({Place.CA, Place.LEAF}),
+        (Place.CA, Place.LEAF),
         reads_extensions=True,
     ),
 )

@@ -91,14 +91,16 @@ class Rule:
     """One rule: the word it goes by, its source, the places it looks at, and the check that gives violations.
 
     ``reads_extensions`` rules have nothing to say about a certificate whose extensions cannot be read, which other
-    rules report.
+    rules report. What a ``momentary`` rule says depends on the time, on revocation lists or on certificates below; all
+    others look at the certificate, at those above it, at its place and at ``accept_plain_intermediates`` alone.
     """
 
     word: str
     source: str
     check: Callable[[Link], Iterable[str]]
-    places: frozenset[Place] = frozenset(Place)
+    places: tuple[Place, ...] = tuple(Place)
     reads_extensions: bool = False
+    momentary: bool = False
 
     @property
     def statement(self) -> str:
@@ -107,6 +109,13 @@ class Rule:
 
     def applies(self, link: Link) -> bool:
         return link.place in self.places and (link.certificate.extensions_known or not self.reads_extensions)
+
+    def results(self, link: Link, title: str) -> "list[RuleResult]":
+        """What it says about a link that it applies to: every violation, or that there is none."""
+        violations = list(self.check(link))
+        if not violations:
+            return [RuleResult(self.word, link.index, True, self.statement, self.source, title)]
+        return [RuleResult(self.word, link.index, False, text, self.source, title) for text in violations]
 
 
 @cache
@@ -166,13 +175,10 @@ class Judgement:
 
 def apply(rules: Iterable[Rule], link: Link, title: str) -> list[RuleResult]:
     """The results of every rule that applies to ``link``; a rule that finds several things gives several."""
-    results = []
+    results: list[RuleResult] = []
     for rule in rules:
-        if not rule.applies(link):
-            continue
-        violations = list(rule.check(link))
-        for text in violations or [rule.statement]:
-            results.append(RuleResult(rule.word, link.index, not violations, text, rule.source, title))
+        if rule.applies(link):
+            results += rule.results(link, title)
     return results
 
 

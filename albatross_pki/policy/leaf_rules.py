@@ -181,7 +181,7 @@ def _image_digest(link: Link, in_force: Constraints) -> bytes | None:
     return None if image is None else image[0]
 
 
-_LEAF = frozenset({Place.LEAF})
+_LEAF = (Place.LEAF,)
 
 LEAF_RULES = (
     Rule("one-command", "Albatross AV5, docs/judgement.md", one_command, _LEAF, reads_extensions=True),

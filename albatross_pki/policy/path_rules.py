@@ -27,7 +27,6 @@ would be one more thing to judge.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -36,7 +35,6 @@ from cryptography.x509.oid import ExtensionOID
 from albatross_pki.extensions import ALBATROSS_OID, COMMAND_OID, CONSTRAINTS_OID, IMAGE_BINDING_OID
 from albatross_pki.policy.judgement import Link, Place, Purpose, Rule
 
-_REMEMBERED_OCTETS = 16 * 1024  # of one CA certificate whose signature is remembered
 OURS = frozenset({CONSTRAINTS_OID, IMAGE_BINDING_OID, COMMAND_OID})
 _BASIC_CONSTRAINTS = ExtensionOID.BASIC_CONSTRAINTS.dotted_string
 KNOWN_CRITICAL = OURS | {
@@ -111,16 +109,8 @@ def signature(link: Link) -> Iterator[str]:
     """7. The signature is made by the key of the certificate above."""
     if link.certificate.signature_name is None or link.issuer.key_problem is not None:
         return  # rules 4 and 5 have it; no key or algorithm that is not allowed is ever used
-    if link.certificate.issuer == link.issuer.subject and not is_signed_by(link):
+    if link.certificate.issuer == link.issuer.subject and not _is_signed(link.certificate.parsed, link.issuer.parsed):
         yield f"not signed by the certificate above ({link.issuer.title})"
-
-
-def is_signed_by(link: Link) -> bool:
-    """Whether the signature holds; that of a CA is remembered, because it comes again with every request below it."""
-    lower, upper = link.certificate.parsed, link.issuer.parsed
-    if link.place is Place.LEAF or len(link.certificate.der) > _REMEMBERED_OCTETS:
-        return _is_signed(lower, upper)
-    return _is_signed_remembered(lower, upper)
 
 
 def _is_signed(lower: x509.Certificate, upper: x509.Certificate) -> bool:
@@ -129,9 +119,6 @@ def _is_signed(lower: x509.Certificate, upper: x509.Certificate) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
-
-
-_is_signed_remembered = lru_cache(maxsize=1024)(_is_signed)  # the keys are whole certificates, compared octet by octet
 
 
 def validity(link: Link) -> Iterator[str]:
@@ -248,7 +235,7 @@ def anchor(link: Link) -> Iterator[str]:
         yield f"the root carries {_title(oid)}"
 
 
-_ISSUED = frozenset({Place.CA, Place.LEAF})
+_ISSUED = (Place.CA, Place.LEAF)
 
 PATH_RULES = (
     Rule("readable", "X.690 11, RFC 5280 4.2", readable),
@@ -258,7 +245,7 @@ PATH_RULES = (
     Rule("algorithm", "docs/judgement.md", algorithm),
     Rule("issuer", "RFC 5280 6.1.3 (a) (4), 4.1.2.6", issuer),
     Rule("signature", "RFC 5280 6.1.3 (a) (1)", signature),
-    Rule("validity", "RFC 5280 6.1.3 (a) (2)", validity),
+    Rule("validity", "RFC 5280 6.1.3 (a) (2)", validity, momentary=True),
     Rule("unique", "RFC 5280 4.2", unique),
     Rule("known", "RFC 5280 4.2, 6.1.4 (o), 6.1.5 (f)", known, reads_extensions=True),
     Rule("critical", "RFC 5280 4.2.1.9", critical, reads_extensions=True),
@@ -266,9 +253,9 @@ PATH_RULES = (
     Rule("path-length", "RFC 5280 6.1.4 (l) (m), every CA counted", path_length, reads_extensions=True),
     Rule("key-usage", "RFC 5280 6.1.4 (n), 4.2.1.3", key_usage, reads_extensions=True),
     Rule("purpose", "RFC 5280 4.2.1.12", purpose, reads_extensions=True),
-    Rule("key-ids", "RFC 5280 4.2.1.1, 4.2.1.2", key_ids, reads_extensions=True),
-    Rule("revoked", "RFC 5280 6.1.3 (a) (3), 6.3", revoked, _ISSUED),
-    Rule("anchor", "RFC 5280 6.1.1 (d)", anchor, frozenset({Place.ANCHOR})),
+    Rule("key-ids", "RFC 5280 4.2.1.1, 4.2.1.2", key_ids, reads_extensions=True, momentary=True),
+    Rule("revoked", "RFC 5280 6.1.3 (a) (3), 6.3", revoked, _ISSUED, momentary=True),
+    Rule("anchor", "RFC 5280 6.1.1 (d)", anchor, (Place.ANCHOR,)),
 )
 
 
