@@ -8,7 +8,7 @@ import pytest
 
 from albatross_pki.policy import lasting
 from albatross_pki.policy.chain import ALL_RULES, JudgeOptions, judge
-from albatross_pki.policy.judgement import Judgement, Rule
+from albatross_pki.policy.judgement import Judgement, Place, Rule
 from albatross_pki.policy.revocation import Revocations
 from tests.pki_builder import AUTHORITY_KEY_ID, HOUR, NOW, Authority, Issued, policy
 from tests.policy.cases import Case, all_cases
@@ -38,7 +38,7 @@ def test_what_looks_at_the_moment_is_asked_every_time(rule: Rule) -> None:
     tree = ast.parse(textwrap.dedent(inspect.getsource(rule.check)))
     named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert rule.momentary == bool(named & OF_A_MOMENT)
-    if set(rule.places) != {lasting.Place.LEAF} and not rule.momentary:
+    if set(rule.places) != {Place.LEAF} and not rule.momentary:
         assert not named & OF_THE_HOST, "the memory knows nothing of these"
 
 
