@@ -1,84 +1,112 @@
 """The TLS endpoint with its authoriser, against servers that do TLS 1.3 and nothing else.
 
-* requests per second at one and at eight clients, against a bare loop that accepts, shakes hands with the same chain
-  and key type, sends one frame and closes; the clients are the same, each a process of its own;
+* seconds for a request at one and at eight clients, against a bare loop that accepts, shakes hands with the same chain
+  and key type, sends one frame and closes; the clients are the same, each a process of its own, and make a request as
+  ``albatross-client`` does;
+* with two workers, by clients that take as little time as they can (they have the same processors): requests per
+  second, and the processor time of one request in endpoint and authoriser. Whoever has its clients elsewhere gets as
+  many requests from a processor as fit that time;
 * the same with a revocation list of 100,000 entries, against none;
 * an image of 64 MB through the endpoint's spool into a daemon's descriptor, against a plain copy over TLS to a file;
 * resident memory of the endpoint with idle connections, idle meaning that the handshake was not begun;
 * the inetd program, from connect to answer.
 
-The daemon behind the endpoint answers at once, so what is measured is the way there.
+The daemon behind the endpoint answers at once and looks at nothing, so what is measured is the way there.
 """
 
 import contextlib
-import multiprocessing
 import os
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 from albatross_pki.commands import UnikernelCreate
-from albatross_pki.transport.contexts import server_context
 from albatross_pki.transport.tls import connect
 from albatross_pki.unikernels import Settings, UnikernelConfig
-from albatross_pki.wire.framing import frame
-from bench.measure import Row, compare, shown
-from tests.endpoint.deployment import Host, Program, port_of, whole_host
-from tests.pki_builder import Issued, policy
+from bench.measure import Row, compare, compared, shown
+from bench.tls_load import FORK, ask, asking, bare_server, daemon_that_answers, processor_seconds, spread_over
+from tests.endpoint.deployment import Host, port_of, whole_host
+from tests.pki_builder import Authority, Issued, policy
 
 QUIET = ("--verbosity", "error")
 LIST_ENTRIES = 100_000
 REQUESTS = 60  # for each client and round
 IMAGE = 64 * 1024 * 1024
-_FORK = multiprocessing.get_context("fork")
+WORKERS = 2
+RATE = 650  # requests per second of two workers on two processors
+
+
+@contextlib.contextmanager
+def host_in(directory: Path, root: Authority | None = None) -> Iterator[Host]:
+    """Endpoint and authoriser, and in albatrossd's place what answers at once."""
+    with (
+        whole_host(directory, endpoint=QUIET, authoriser=QUIET, root=root, extended=False) as host,
+        daemon_that_answers(host.deployment.socket_path("extended.sock")),
+    ):
+        yield host
 
 
 def rows() -> Iterator[Row]:
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        whole_host(Path(directory), endpoint=QUIET, authoriser=QUIET) as host,
-    ):
+    with tempfile.TemporaryDirectory() as directory, host_in(Path(directory)) as host:
         dev = host.deployment.root.delegate("dev", policy(memory_mb=256))
         leaf = dev.leaf("hello")
-        with bare_server(host.deployment) as bare:
-            for clients, bound in ((1, 1.6), (8, None)):
-                yield requests_row(host, bare, leaf, clients, bound)
-        with host.deployment.endpoint("--workers", "2") as two, bare_server(host.deployment) as bare:
-            yield two_workers_row(two, bare, host, leaf)
+        for clients, bound in ((1, 1.6), (8, None)):
+            yield requests_row(host, leaf, clients, bound)
+        yield from two_workers_rows(host, leaf)
         yield revocation_row(Path(directory), host, leaf)
         yield from image_rows(host, dev)
         yield memory_row(host, leaf)
         yield inetd_row(host, leaf)
 
 
-def requests_row(host: Host, bare: int, leaf: Issued, clients: int, bound: float | None) -> Row:
+def requests_row(host: Host, leaf: Issued, clients: int, bound: float | None) -> Row:
     """Seconds for one request, so that a smaller ratio is better."""
-    name = f"TLS request, {clients} client{'s' * (clients > 1)}"
-    return compare(
-        name,
-        lambda: spread_over(clients, lambda: ask_repeatedly(host.port, leaf, host.deployment.root.pem)),
-        "bare TLS 1.3 loop",
-        lambda: spread_over(clients, lambda: ask_repeatedly(bare, leaf, host.deployment.root.pem)),
-        at_most=bound,
-        rounds=5,
-    )
-
-
-def two_workers_row(endpoint: Program, bare: int, host: Host, leaf: Issued) -> Row:
     root = host.deployment.root.pem
-    return compare(
-        "TLS requests, 8 clients, 2 workers",
-        lambda: 1 / spread_over(8, lambda: ask_repeatedly(port_of(endpoint), leaf, root)),
-        "bare TLS 1.3 loop",
-        lambda: 1 / spread_over(8, lambda: ask_repeatedly(bare, leaf, root)),
-        rounds=3,
-        unit="requests/s",
+    with bare_server(host.deployment) as (bare, _):
+        return compare(
+            f"TLS request, {clients} client{'s' * (clients > 1)}",
+            lambda: spread_over(clients, REQUESTS, lambda: ask(host.port, leaf, root)),
+            "bare TLS 1.3 loop",
+            lambda: spread_over(clients, REQUESTS, lambda: ask(bare, leaf, root)),
+            at_most=bound,
+            rounds=7,
+        )
+
+
+def two_workers_rows(host: Host, leaf: Issued) -> Iterator[Row]:
+    """Of the same runs: requests per second, and the processor time that one of them takes."""
+    root, deployment = host.deployment.root.pem, host.deployment
+    rates: list[tuple[float, float]] = []
+    costs: list[tuple[float, float]] = []
+    with deployment.endpoint("--workers", str(WORKERS), *QUIET) as two, bare_server(deployment) as (bare, pid):
+        ours, theirs = asking(port_of(two), leaf, root), asking(bare, leaf, root)
+
+        def spent() -> tuple[float, float]:
+            endpoint, authoriser, alone = map(processor_seconds, (two.process.pid, host.authoriser.process.pid, pid))
+            return endpoint + authoriser, alone
+
+        for _ in range(6):
+            before = spent()
+            rates.append((1 / spread_over(8, REQUESTS, ours), 1 / spread_over(8, REQUESTS, theirs)))
+            after = spent()
+            costs.append(((after[0] - before[0]) / (8 * REQUESTS), (after[1] - before[1]) / (8 * REQUESTS)))
+    yield compared(f"TLS requests, 8 clients, {WORKERS} workers", rates[1:], "bare TLS 1.3 loop", unit="requests/s")
+    per_request = WORKERS / RATE
+    row = compared("processor time of a TLS request, endpoint and authoriser", costs[1:], "bare TLS 1.3 loop")
+    cost = median(cost for cost, _ in costs[1:])
+    yield replace(
+        row,
+        value=f"{row.value} ({WORKERS / cost:.0f}/s on {WORKERS} processors)",
+        bound=f"> {RATE}/s on {WORKERS}",
+        met=cost < per_request,
     )
 
 
@@ -88,71 +116,15 @@ def revocation_row(directory: Path, plain: Host, leaf: Issued) -> Row:
     other = directory / "revoking"
     (other / "crls").mkdir(parents=True)
     (other / "crls" / "root.crl").write_bytes(root.crl(range(1, LIST_ENTRIES + 1)))
-    with whole_host(other, endpoint=QUIET, authoriser=QUIET, root=root) as revoking:
-        ask_once(revoking.port, leaf, root.pem)  # reads the list
+    with host_in(other, root) as revoking:
+        ask(revoking.port, leaf, root.pem)  # reads the list
         return compare(
             f"TLS request, revocation list of {LIST_ENTRIES:,}",
-            lambda: spread_over(1, lambda: ask_repeatedly(revoking.port, leaf, root.pem)),
+            lambda: spread_over(1, REQUESTS, lambda: ask(revoking.port, leaf, root.pem)),
             "without a list",
-            lambda: spread_over(1, lambda: ask_repeatedly(plain.port, leaf, root.pem)),
+            lambda: spread_over(1, REQUESTS, lambda: ask(plain.port, leaf, root.pem)),
             rounds=5,
         )
-
-
-def ask_repeatedly(port: int, leaf: Issued, root: bytes) -> None:
-    for _ in range(REQUESTS):
-        with connect("127.0.0.1", port, leaf.chain_pem, leaf.key_pem, root, lambda _: ()) as connection:
-            if connection.receive_frame() is None:
-                raise RuntimeError("no answer")
-
-
-def spread_over(clients: int, work: Callable[[], None]) -> float:
-    """Seconds of wall-clock time for one of the requests that ``clients`` processes make at once."""
-    start = _FORK.Barrier(clients + 1)
-
-    def client() -> None:
-        start.wait()
-        work()
-
-    processes = [_FORK.Process(target=client) for _ in range(clients)]
-    for process in processes:
-        process.start()
-    start.wait()
-    begin = perf_counter()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise RuntimeError("a client failed")
-    return (perf_counter() - begin) / (clients * REQUESTS)
-
-
-@contextlib.contextmanager
-def bare_server(deployment: Any, serve: Callable[[ssl.SSLSocket], None] | None = None) -> Iterator[int]:
-    """A process that does TLS 1.3 with the same files and verification, one connection after the other; its port."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-
-    def run() -> None:
-        paths = [str(deployment.file(name)) for name in ("server.pem", "server.key")]
-        context = server_context(paths[0], paths[1], deployment.root.pem.decode())
-        answer = frame(b"x" * 32)
-        while True:
-            accepted, _ = listener.accept()
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(OSError), context.wrap_socket(accepted, server_side=True) as tls:
-                if serve is not None:
-                    serve(tls)
-                tls.sendall(answer)
-                with contextlib.suppress(OSError):
-                    tls.unwrap()
-
-    process = _FORK.Process(target=run, daemon=True)
-    process.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        process.kill()
-        process.join()
-        listener.close()
 
 
 def image_rows(host: Host, dev: Any) -> Iterator[Row]:
@@ -169,8 +141,7 @@ def image_rows(host: Host, dev: Any) -> Iterator[Row]:
                 target.write(buffer[:count])
                 left -= count
 
-    host.daemon.reads_images = False  # the way there is measured
-    with bare_server(host.deployment, copy) as bare:
+    with bare_server(host.deployment, copy) as (bare, _):
         yield compare(
             "image of 64 MB",
             lambda: throughput(host.port, leaf, host.deployment.root.pem, image, framed=True),
@@ -199,13 +170,13 @@ def memory_row(host: Host, leaf: Issued) -> Row:
     """Connections from many addresses, because one address has a bound of its own."""
     with host.deployment.endpoint("--connections", "600") as endpoint:
         root = host.deployment.root.pem
-        ask_once(port_of(endpoint), leaf, root)
+        ask(port_of(endpoint), leaf, root)
         before = endpoint.resident()
         with contextlib.ExitStack() as stack:
             for number in range(500):
                 source = (f"127.0.1.{number // 20 + 1}", 0)
                 stack.enter_context(socket.create_connection(("127.0.0.1", port_of(endpoint)), source_address=source))
-            ask_once(port_of(endpoint), leaf, root)  # behind all of them in the queue
+            ask(port_of(endpoint), leaf, root)  # behind all of them in the queue
             after = endpoint.resident()
     each = (after - before) / 500 / 1024
     return Row(
@@ -223,7 +194,7 @@ def inetd_row(host: Host, leaf: Issued) -> Row:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for _ in range(5):
             begin = perf_counter()
-            client = _FORK.Process(target=ask_once, args=(listener.getsockname()[1], leaf, host.deployment.root.pem))
+            client = FORK.Process(target=ask, args=(listener.getsockname()[1], leaf, host.deployment.root.pem))
             client.start()
             accepted, _ = listener.accept()
             with accepted:
@@ -233,8 +204,3 @@ def inetd_row(host: Host, leaf: Issued) -> Row:
             times.append(perf_counter() - begin)
             server.wait()
     return Row("inetd: connect to answer", shown(sorted(times)[2], "s"))
-
-
-def ask_once(port: int, leaf: Issued, root: bytes) -> None:
-    with connect("127.0.0.1", port, leaf.chain_pem, leaf.key_pem, root, lambda _: ()) as connection:
-        connection.receive_frame()

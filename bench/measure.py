@@ -4,7 +4,7 @@
 and whether a bound is met; what is measured, and leaving nothing behind, is the caller's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -57,6 +57,19 @@ def compare(
     """
     ours(), theirs()
     pairs = [(ours(), theirs()) for _ in range(rounds)]
+    return compared(name, pairs, yardstick, at_most=at_most, at_least=at_least, unit=unit)
+
+
+def compared(
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    yardstick: str,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    unit: str = "s",
+) -> Row:
+    """The row of measurements that were made in turn already: pairs of ours and the yardstick's."""
     mine = [pair[0] for pair in pairs]
     reference = median(pair[1] for pair in pairs)
     ratio = median(mine) / reference if reference else None

@@ -231,11 +231,8 @@ class ClientSession:
         return self._around.spool.file(octets, self._owner, hashed=False)
 
     async def _last(self, octets: bytes) -> None:
-        """An answer that nothing follows goes out together with the closing alert, unless it is long."""
-        if len(octets) > _BUFFER:
-            await self._stream.send(octets)
-        else:
-            self._stream.add(octets)
+        """An answer that nothing follows goes out together with the closing alert, before anything is cleaned up."""
+        await self._stream.send(octets, last=True)
 
     async def _client_went(self, daemon: Answers, verdict: Verdict) -> bool:
         """What the client does while it is answered; whether it went away and nobody is left to answer."""

@@ -22,6 +22,7 @@ from albatross_pki.errors import Refused
 from albatross_pki.transport.errors import ConnectionCut, FrameOverLimit, TimedOut, Unreachable
 from albatross_pki.transport.memory import SharedOctets
 from albatross_pki.transport.places import Places
+from albatross_pki.transport.readiness import Reading
 from albatross_pki.transport.sockets import (
     PeerCredentials,
     activated_sockets,
@@ -79,7 +80,8 @@ class Channel:
         self.idle_timeout = idle_timeout
         self.frame_timeout = frame_timeout
         self._loop = asyncio.get_running_loop()
-        self._waiting = 0
+        self._reading = Reading(connection)
+        self._writing = False
         self._memory = memory
         self._taken = 0
 
@@ -179,8 +181,8 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection; a second time is fine."""
-        if self._waiting and self.socket.fileno() >= 0:  # somebody closes under a task that waits
-            self._loop.remove_reader(self.socket.fileno())
+        self._reading.close()
+        if self._writing and self.socket.fileno() >= 0:  # somebody closes under a task that waits
             self._loop.remove_writer(self.socket.fileno())
         self.socket.close()
         self.keep(0)
@@ -229,9 +231,9 @@ class Channel:
         if octets is not None:
             return octets or None
         if self.idle_timeout is None:
-            return await self._some(_LENGTH.size, descriptors)
+            return await self._later(_LENGTH.size, descriptors)
         async with self._deadline("waiting for a frame", self.idle_timeout):
-            return await self._some(_LENGTH.size, descriptors)
+            return await self._later(_LENGTH.size, descriptors)
 
     async def _exactly(self, count: int, descriptors: list[int]) -> bytes:
         pieces = []
@@ -245,9 +247,12 @@ class Channel:
 
     async def _some(self, count: int, descriptors: list[int]) -> bytes | None:
         """Between 1 and ``count`` octets, ``None`` at the end of the stream."""
-        while (octets := self._now(count, descriptors)) is None:
-            await self._ready(self._loop.add_reader, self._loop.remove_reader)
-        return octets or None
+        octets = self._now(count, descriptors)
+        return await self._later(count, descriptors) if octets is None else octets or None
+
+    async def _later(self, count: int, descriptors: list[int]) -> bytes | None:
+        """Like ``_some``, where nothing is there yet."""
+        return await self._reading.until(lambda: self._now(count, descriptors)) or None
 
     def _now(self, count: int, descriptors: list[int]) -> bytes | None:
         """Up to ``count`` octets that are there, ``b""`` at the end of the stream, ``None`` if nothing is there yet."""
@@ -268,7 +273,7 @@ class Channel:
             if sent := self._send_some(rest, ancillary):
                 ancillary, rest = [], _without(rest, sent)
             else:
-                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+                await self._writable()
 
     def _send_some(self, buffers: list[memoryview], ancillary: list[Ancillary]) -> int:
         """How many octets went out now; 0 if the other side has to read first."""
@@ -279,19 +284,19 @@ class Channel:
         except OSError as error:
             raise ConnectionCut(f"the other side is gone: {os.strerror(error.errno or 0).lower()}") from error
 
-    async def _ready(self, add: Callable[..., None], remove: Callable[..., object]) -> None:
+    async def _writable(self) -> None:
         descriptor = self.socket.fileno()
         if descriptor < 0:
             raise ConnectionCut("the connection is closed")
         ready = self._loop.create_future()
-        add(descriptor, _wake, ready)
-        self._waiting += 1
+        self._loop.add_writer(descriptor, _wake, ready)
+        self._writing = True
         try:
             await ready
         finally:
-            self._waiting -= 1
+            self._writing = False
             if self.socket.fileno() == descriptor:
-                remove(descriptor)
+                self._loop.remove_writer(descriptor)
 
 
 def _wake(ready: "asyncio.Future[None]") -> None:

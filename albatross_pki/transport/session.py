@@ -76,7 +76,7 @@ class TlsSession:
             self.object.write(octets)
 
     def close(self) -> None:
-        """Add the closing alert to ``outgoing``; the peer's own is not waited for."""
+        """Add the closing alert to ``outgoing``, once; the peer's own is not waited for."""
         try:
             self.object.unwrap()
         except ssl.SSLError:

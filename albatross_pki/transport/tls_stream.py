@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from albatross_pki.transport.errors import ConnectionCut, TimedOut
 from albatross_pki.transport.openssl import raise_certificate_list_limit
+from albatross_pki.transport.readiness import Reading
 from albatross_pki.transport.session import FirstProtectedRecord, TlsSession
 
 RECEIVE = 128 * 1024
@@ -61,6 +62,7 @@ class TlsStream:
         self._context = context
         self._session: TlsSession | None = None
         self._loop = asyncio.get_running_loop()
+        self._reading = Reading(connection)
 
     @property
     def session(self) -> TlsSession:
@@ -84,8 +86,7 @@ class TlsStream:
         allowed = self.bounds.handshake_octets
         async with contextlib.AsyncExitStack() as place:
             while True:
-                octets = await self._loop.sock_recv(self.socket, RECEIVE)
-                self.received += len(octets)
+                octets = await self._received()
                 if self._session is None:  # nothing is allocated for those who say nothing
                     self._session = TlsSession(self._context)
                 if (first.feed(octets) or 0) >= _LARGE_FIRST_RECORD:
@@ -125,36 +126,45 @@ class TlsStream:
                 raise ConnectionCut(f"the client broke TLS: {_reason(error)}") from error
             if count is not None:
                 return count
-            self.session.feed(self._received_now() or await self._received_later())
+            self.session.feed(await self._received_in_time())
 
-    def _received_now(self) -> bytes:
-        """What is there already, which needs no timer; ``b""`` if that is nothing, or the end."""
+    def _received_now(self) -> bytes | None:
+        """What is there already, ``b""`` at the end of the transport's stream, ``None`` if that is nothing."""
         try:
             octets = self.socket.recv(RECEIVE)
         except (BlockingIOError, InterruptedError):
-            return b""
-        except OSError as error:
-            raise ConnectionCut("the client is gone") from error
+            return None
         self.received += len(octets)
         return octets
 
-    async def _received_later(self) -> bytes:
-        """What comes within the idle timeout; ``b""`` at the end of the transport's stream."""
+    async def _received(self) -> bytes:
+        """What comes next, ``b""`` at the end of the transport's stream; raises ``OSError``."""
+        octets = self._received_now()
+        return await self._reading.until(self._received_now) if octets is None else octets
+
+    async def _received_in_time(self) -> bytes:
+        """The same within the idle timeout; raises ``TimedOut`` or ``ConnectionCut``."""
         try:
-            async with asyncio.timeout(self.bounds.idle_seconds):
-                octets = await self._loop.sock_recv(self.socket, RECEIVE)
+            octets = self._received_now()  # what is there already needs no timer
+            if octets is None:
+                async with asyncio.timeout(self.bounds.idle_seconds):
+                    octets = await self._reading.until(self._received_now)
         except TimeoutError as error:
             raise TimedOut("waiting for the client", self.bounds.idle_seconds) from error
         except OSError as error:
             raise ConnectionCut("the client is gone") from error
-        self.received += len(octets)
         return octets
 
-    async def send(self, octets: bytes | memoryview) -> None:
-        """Send all of ``octets``; raises ``TimedOut`` for a client that does not read, ``ConnectionCut``."""
+    async def send(self, octets: bytes | memoryview, *, last: bool = False) -> None:
+        """Send all of ``octets``; raises ``TimedOut`` for a client that does not read, ``ConnectionCut``.
+
+        With the ``last`` ones goes the closing alert, so that the client waits for nothing that is left to do here.
+        """
         view = memoryview(octets)
         for start in range(0, len(view), _SEND):
             self.add(view[start : start + _SEND])
+            if last and start + _SEND >= len(view):
+                self.session.close()
             await self._flush()
 
     def add(self, octets: bytes | memoryview) -> None:
@@ -180,11 +190,9 @@ class TlsStream:
                 count = self.session.read_into(buffer)
                 if count is not None:
                     return count
-                octets = await self._loop.sock_recv(self.socket, len(buffer))
+                self.session.feed(await self._received())
             except (ssl.SSLError, OSError) as error:
                 raise ConnectionCut("the client is gone") from error
-            self.received += len(octets)
-            self.session.feed(octets)
 
     def abandon(self) -> None:
         """Closing alert and close, as far as they go without waiting: the program ends."""
@@ -192,7 +200,7 @@ class TlsStream:
             if self._session is not None:
                 self._session.close()
                 self.socket.send(self._session.outgoing())
-        self.socket.close()
+        self._close()
 
     async def finish(self) -> None:
         """Closing alert, half-close, drain, close. Never raises for what the client does."""
@@ -204,13 +212,17 @@ class TlsStream:
                 self.socket.shutdown(socket.SHUT_WR)
                 await self._drain()
         finally:
-            self.socket.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._reading.close()
+        self.socket.close()
 
     async def _drain(self) -> None:
         left = self.bounds.drain_octets
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.bounds.drain_seconds):
-                while left > 0 and (octets := await self._loop.sock_recv(self.socket, RECEIVE)):
+                while left > 0 and (octets := await self._received()):
                     left -= len(octets)
 
     async def _flush(self) -> None:
