@@ -51,7 +51,7 @@ class ConsoleSubscribe:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleInactive:
-    pass
+    """Which consoles of a path are kept of unikernels that do not run?"""
 
 
 # statistics
@@ -68,17 +68,17 @@ class StatsAdd:
 
 @dataclass(frozen=True, slots=True)
 class StatsRemove:
-    pass
+    """albatrossd tells statistics that a unikernel is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatsSubscribe:
-    pass
+    """Statistics of a unikernel, or of all below a path, as they are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatsInitial:
-    pass
+    """albatrossd and statistics begin to talk."""
 
 
 # unikernel
@@ -86,7 +86,9 @@ class StatsInitial:
 
 @dataclass(frozen=True, slots=True)
 class UnikernelInfoRequest:
-    version: Version = Version.CURRENT  # or OLD4, OLD5
+    """What runs below a path; ``version``: CURRENT, OLD4 or OLD5."""
+
+    version: Version = Version.CURRENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +110,14 @@ class UnikernelRestart:
 
 @dataclass(frozen=True, slots=True)
 class UnikernelDestroy:
-    pass
+    """End a unikernel and forget it."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnikernelGet:
-    level: int  # zlib level 0 to 9, 0 for an uncompressed answer
+    """Configuration and image; ``level`` is a zlib level, 0 for an uncompressed answer."""
+
+    level: int
 
 
 # policy
@@ -121,17 +125,19 @@ class UnikernelGet:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInfo:
-    pass
+    """The policies of a path and of everything below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdd:
+    """The policy of a path, instead of the one before."""
+
     policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRemove:
-    pass
+    """Forget the policy of a path."""
 
 
 # block
@@ -139,16 +145,20 @@ class PolicyRemove:
 
 @dataclass(frozen=True, slots=True)
 class BlockInfoRequest:
-    pass
+    """A block device, or all of a path and below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockAdd:
+    """A new block device of ``size_mb`` mebibytes."""
+
     size_mb: int
 
 
 @dataclass(frozen=True, slots=True)
 class BlockAddOld:
+    """A new block device with its content inside the message, if there is some."""
+
     size_mb: int
     compressed: bool
     content: bytes | None = field(repr=False)
@@ -156,7 +166,7 @@ class BlockAddOld:
 
 @dataclass(frozen=True, slots=True)
 class BlockRemove:
-    pass
+    """Remove a block device with its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,8 @@ class BlockSet:
 
 @dataclass(frozen=True, slots=True)
 class BlockSetOld:
+    """The content of a block device inside the message."""
+
     compressed: bool
     content: bytes = field(repr=False)
 
@@ -181,6 +193,8 @@ class BlockDump:
 
 @dataclass(frozen=True, slots=True)
 class BlockDumpOld:
+    """As ``BlockDump``, answered with one message."""
+
     level: int
 
 

@@ -64,6 +64,8 @@ class CrlUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Events:
+    """What happened below a path since a time (UTC), then live; without a time only what is yet to come."""
+
     since: datetime | None = None
 
 
@@ -84,7 +86,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    pass
+    """Run again what was stopped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """A header and what it is about."""
+
     header: Header
     payload: Payload
 

@@ -11,32 +11,42 @@ from albatross_pki.unikernels import BlockInfo, UnikernelInfo
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    pass
+    """It was done, and there is nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """It was done."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
+    """Paths with their policies."""
+
     policies: tuple[tuple[Name, Policy], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BlockDevices:
+    """Block devices of the host."""
+
     devices: tuple[BlockInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnikernelImage:
+    """The image of a unikernel, zlib-compressed if ``compressed``."""
+
     compressed: bool
     image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockImageOld:
+    """The content of a block device in one message."""
+
     compressed: bool
     content: bytes = field(repr=False)
 
@@ -50,6 +60,8 @@ class BlockImage:
 
 @dataclass(frozen=True, slots=True)
 class Consoles:
+    """The unikernels whose output is kept."""
+
     names: tuple[Name, ...]
 
 
@@ -66,6 +78,8 @@ Success = Empty | Text | Policies | BlockDevices | UnikernelImage | BlockImageOl
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """It was not done; ``text`` says why."""
+
     text: str
 
 
@@ -74,8 +88,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLine:
-    timestamp: datetime  # UTC, milliseconds
-    line: bytes  # without its newline; any octets
+    """A line of output; ``timestamp`` is UTC with milliseconds, ``line`` any octets without its newline."""
+
+    timestamp: datetime
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,8 @@ class BlockChunk:
 
 @dataclass(frozen=True, slots=True)
 class Timeval:
+    """A time as struct timeval has it."""
+
     seconds: int
     microseconds: int
 
@@ -115,12 +133,14 @@ class ResourceUsage:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    vsize: int  # octets
-    rss: int  # pages
+    """Memory of a unikernel's process: ``vsize`` in octets, ``rss`` in pages; ``runtime`` in microseconds."""
+
+    vsize: int
+    rss: int
     tsize: int
     dsize: int
     ssize: int
-    runtime: int  # microseconds
+    runtime: int
     cow: int
     start: Timeval
 
@@ -151,6 +171,8 @@ class InterfaceStats:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
+    """One sample of a unikernel; ``vmm`` are the monitor's own counters, where it has some."""
+
     usage: ResourceUsage
     interfaces: tuple[InterfaceStats, ...] = ()
     vmm: tuple[tuple[str, int], ...] | None = None

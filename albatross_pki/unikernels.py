@@ -82,6 +82,8 @@ class UnikernelConfig:
 
 @dataclass(frozen=True, slots=True)
 class BlockDeviceInfo:
+    """A disk of a running unikernel: its name in the manifest, and the host's."""
+
     name: str
     host_device: str
     sector_size: int
@@ -90,6 +92,8 @@ class BlockDeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceInfo:
+    """A network device of a running unikernel: its name in the manifest, its bridge, its address."""
+
     name: str
     host_bridge: str
     mac: bytes

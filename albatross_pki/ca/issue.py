@@ -8,13 +8,13 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from albatross_pki.ca.certificate import common_name, make_certificate, new_serial
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts
 from albatross_pki.ca.issuer import Issuer
 from albatross_pki.ca.ledger import Issued, Ledger, Revoked, serial_text, write_time
 from albatross_pki.ca.plan import Plan, Terms, make_plan
 from albatross_pki.ca.reuse import Allowances, enforce_reuse, rights_digest
-from albatross_pki.ca.selfcheck import SecondJudge, check_new
+from albatross_pki.ca.selfcheck import SecondJudge
 from albatross_pki.keys import spki_digest
 from albatross_pki.names import Name
 from albatross_pki.policy.judgement import Judgement
@@ -38,31 +38,6 @@ class Certified:
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self.plan.notes, *(self.judgement.notes if self.judgement is not None else ()))
-
-
-def certify(
-    plan: Plan,
-    issuer: Issuer,
-    *,
-    now: datetime,
-    accept_plain: bool = False,
-    second_judge: SecondJudge | None = None,
-) -> Certified:
-    """Make the planned certificate and judge it; raises ``Refused``. Records nothing."""
-    serial = new_serial()
-    der = make_certificate(
-        subject=common_name(plan.label),
-        issuer=issuer.certificate.parsed.subject,
-        key=plan.key,
-        not_before=plan.not_before,
-        not_after=plan.not_after,
-        extensions=plan.extensions(issuer.key_id),
-        signer=issuer.key,
-        serial=serial,
-    )
-    judgement = check_new(der, plan, issuer, now=now, accept_plain=accept_plain, second_judge=second_judge)
-    bundle = (der, *(certificate.der for certificate in issuer.chain))
-    return Certified(plan, bundle, record_of(plan, issuer, der, serial, now), judgement)
 
 
 def issue(
@@ -93,9 +68,10 @@ def issue_plan(
 ) -> Certified:
     """As ``issue``, from a plan that is already made."""
     revoked = enforce_reuse(plan, issuer, ledger.view, allowances, now)
-    certified = certify(plan, issuer, now=now, accept_plain=accept_plain, second_judge=second_judge)
-    ledger.record_issued([certified.record], revoked)
-    return Certified(certified.plan, certified.bundle, certified.record, certified.judgement, tuple(revoked))
+    made = certify(plan, issuer, now=now, accept_plain=accept_plain, second_judge=second_judge)
+    record = record_of(plan, issuer, made.bundle[0], made.serial, now)
+    ledger.record_issued([record], revoked)
+    return Certified(plan, made.bundle, record, made.judgement, tuple(revoked))
 
 
 def record_of(plan: Plan, issuer: Issuer, der: bytes, serial: int, now: datetime) -> Issued:

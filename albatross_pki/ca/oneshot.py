@@ -7,8 +7,8 @@ minutes, and its key is forgotten after use. At any depth of delegation, with th
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts
-from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import assemble
 from albatross_pki.ca.plan import ONE_SHOT_LIFETIME, Terms, make_plan
 from albatross_pki.errors import AlbatrossError
@@ -46,10 +46,10 @@ def issue_oneshot(
     key = generate_key(KeyType(key_type))
     request = RequestFacts(b"", name_label, key.public_key(), command=command, constraints=constraints, binding=binding)
     terms = Terms(Role.LEAF, dialect, lifetime=ONE_SHOT_LIFETIME, reusable=not once, unbound=unbound)
-    certified = certify(make_plan(request, issuer, terms, now), issuer, now=now)
-    if len(certified.bundle[0]) > MAX_LEAF:
+    made = certify(make_plan(request, issuer, terms, now), issuer, now=now)
+    if len(made.bundle[0]) > MAX_LEAF:
         raise AlbatrossError(
-            f"certificate too big for TLS: {len(certified.bundle[0])} bytes, at most {MAX_LEAF}",
+            f"certificate too big for TLS: {len(made.bundle[0])} bytes, at most {MAX_LEAF}",
             hint="stream the image (the native dialect does)",
         )
-    return list(certified.bundle), key
+    return list(made.bundle), key

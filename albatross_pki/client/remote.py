@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from albatross_pki.client.conversation import Answers, answers_of, converse
 from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot
 from albatross_pki.client.files import BadFile, binding_of, judge_image, read_image
-from albatross_pki.client.local import OnData, OnSuccess, check_content, content_source
 from albatross_pki.client.progress import Meter, Readable
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
@@ -30,6 +29,7 @@ from albatross_pki.names import Name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from albatross_pki.client.local import OnData, OnSuccess
     from albatross_pki.policy.revocation import Crl
     from albatross_pki.transport.tls import TlsConnection
 
@@ -60,10 +60,15 @@ class Upload:
     octets: int | None
 
 
-def send_one_shot(typed: TypedCommand, signer: Signer, server: Server, on_success: OnSuccess, on_data: OnData) -> None:
+def send_one_shot(
+    typed: TypedCommand, signer: Signer, server: Server, on_success: "OnSuccess", on_data: "OnData"
+) -> None:
     """Sign what was typed with a delegation, send it and follow the answers."""
     label_of(typed.name)  # before anything is read
-    check_content(typed)
+    if isinstance(typed.command, BlockAdd | BlockSet):
+        from albatross_pki.client.local import check_content, content_source
+
+        check_content(typed)
     command, binding, image = _with_image(typed, signer.dialect)
     credentials = one_shot(signer, typed.name, command, binding)
     if isinstance(command, BlockSet):
@@ -80,6 +85,8 @@ def send_one_shot(typed: TypedCommand, signer: Signer, server: Server, on_succes
 
 def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:
     """Refuse what ``send_one_shot`` would refuse before it connects; nothing is sent."""
+    from albatross_pki.client.local import check_content
+
     label_of(typed.name)
     check_content(typed)
     command, binding, _ = _with_image(typed, signer.dialect)
@@ -87,7 +94,7 @@ def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:
 
 
 def send_signed(
-    credentials: Credentials, server: Server, stream: str | None, on_success: OnSuccess, on_data: OnData
+    credentials: Credentials, server: Server, stream: str | None, on_success: "OnSuccess", on_data: "OnData"
 ) -> None:
     """Send a command that was signed before; ``stream`` names the file that goes with it, if one does."""
     if isinstance(credentials.command, UnikernelCreate) and not credentials.command.config.image:
@@ -96,6 +103,8 @@ def send_signed(
     elif isinstance(credentials.command, BlockSet):
         if stream is None:
             raise AlbatrossError("this certificate sets the content of a block device", hint="add --stream FILE")
+        from albatross_pki.client.local import content_source
+
         level = 9 if credentials.command.compressed else None
         with content_source(TypedCommand(Name(), credentials.command, content=stream, level=level)) as (source, size):
             _send(credentials, server, Upload(f"sending {stream}", source, size), on_success, on_data)
@@ -163,7 +172,7 @@ class _Answering:
 
 
 def _send(
-    credentials: Credentials, server: Server, upload: Upload | None, on_success: OnSuccess, on_data: OnData
+    credentials: Credentials, server: Server, upload: Upload | None, on_success: "OnSuccess", on_data: "OnData"
 ) -> None:
     from albatross_pki.pem import bundle
     from albatross_pki.transport.tls import connect

@@ -10,15 +10,17 @@
   no, the limit stays and the caller learns it: such certificates are then refused, and streaming the image still works.
 """
 
-import ctypes
 import ssl
 import sys
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ctypes
 
 DEFAULT_CERTIFICATE_LIST_LIMIT = 102_400  # octets, ssl.h: SSL_MAX_CERT_LIST_DEFAULT
 _GET_LIMIT, _SET_LIMIT = 50, 51  # ssl.h: SSL_CTRL_GET_MAX_CERT_LIST, SSL_CTRL_SET_MAX_CERT_LIST
-_POINTER = ctypes.sizeof(ctypes.c_void_p)
+_POINTER = tuple.__itemsize__  # octets
 IGNORE_CRITICAL = 0x10  # x509_vfy.h: X509_V_FLAG_IGNORE_CRITICAL
 
 
@@ -65,9 +67,11 @@ def raise_certificate_list_limit(subject: ssl.SSLContext | ssl.SSLObject, octets
 
 
 @lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
+def _library() -> "ctypes.CDLL | None":
     if sys.implementation.name != "cpython" or hasattr(sys, "getobjects"):
         return None
+    import ctypes  # clients load it only for certificates with images
+
     try:
         import _ssl
 
@@ -86,7 +90,7 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _context_pointer(library: ctypes.CDLL, context: ssl.SSLContext) -> int | None:
+def _context_pointer(library: "ctypes.CDLL", context: ssl.SSLContext) -> int | None:
     """The SSL_CTX is the first field after the object's head; a connection made from it must name the same one."""
     candidate = _word(context, 0)
     connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=_serves(context))
@@ -96,7 +100,7 @@ def _context_pointer(library: ctypes.CDLL, context: ssl.SSLContext) -> int | Non
     return candidate
 
 
-def _connection_pointer(library: ctypes.CDLL, connection: ssl.SSLObject) -> int | None:
+def _connection_pointer(library: "ctypes.CDLL", connection: ssl.SSLObject) -> int | None:
     context = connection.context
     inside = _inner_pointer(connection, context)
     if inside is None or library.SSL_get_SSL_CTX(inside) != _word(context, 0):
@@ -114,6 +118,8 @@ def _inner_pointer(connection: ssl.SSLObject, context: ssl.SSLContext) -> int | 
 
 
 def _word(thing: object, index: int) -> int | None:
+    import ctypes
+
     return ctypes.c_void_p.from_address(id(thing) + object.__basicsize__ + index * _POINTER).value
 
 

@@ -19,7 +19,7 @@ _APPLICATION_DATA = 23  # the outer type of every protected record: RFC 8446 5.2
 class TlsSession:
     """A connection of ``context``; a server unless ``server_name`` is given (``""``: a client that names nobody)."""
 
-    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext, *, server_name: str | bytes | None = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._failure: ssl.SSLError | None = None  # told once what came before it was read
         self.object = context.wrap_bio(

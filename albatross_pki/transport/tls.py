@@ -82,7 +82,7 @@ class TlsConnection:
         connection.setblocking(False)
         self.socket = connection
         self.answered = False
-        self._session = TlsSession(context, server_name=server_name)
+        self._session = TlsSession(context, server_name=_encoded(server_name))
         self._decoder = FrameDecoder(frame_limit)
         self._frames: deque[bytes] = deque()
         self._buffer = memoryview(bytearray(_RECEIVE))
@@ -251,7 +251,7 @@ def _unanswered() -> ConnectionCut:
 def _reach(host: str, port: int, seconds: float) -> socket.socket:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        candidates = socket.getaddrinfo(_encoded(host), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Unreachable(address, "the name cannot be resolved") from error
     reason = "no address"
@@ -267,6 +267,11 @@ def _reach(host: str, port: int, seconds: float) -> socket.socket:
         else:
             return connection
     raise Unreachable(address, reason)
+
+
+def _encoded(name: str) -> str | bytes:
+    """Octets where they are enough: of text, Python makes IDNA, and loads its tables for that."""
+    return name.encode("ascii") if name.isascii() else name
 
 
 def _server_name(host: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts, read_request
-from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.oneshot import issue_oneshot
 from albatross_pki.ca.plan import Terms, make_plan

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.cli_sign import output_name, plan_words
 from albatross_pki.ca.csr import RequestFacts, read_request
 from albatross_pki.ca.inspection import inspect_file, lines
-from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.ledger import Issued, Ledger, LedgerView, ledger_path
 from albatross_pki.ca.plan import Terms, make_plan

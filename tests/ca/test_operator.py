@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.ca.certificate import new_serial
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts, read_request
-from albatross_pki.ca.issue import certify
 from albatross_pki.ca.issuer import assemble
 from albatross_pki.ca.openssl import openssl_refuses
 from albatross_pki.ca.plan import Terms, make_plan

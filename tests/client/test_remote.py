@@ -1,5 +1,7 @@
 """One-shot and signed commands against a TLS server of the test's own: good, silent, false, and an impostor."""
 
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +49,29 @@ def test_an_answer_is_shown(run: Run, tmp_path: Path, capsys: pytest.CaptureFixt
     with server(tmp_path, said(Unikernels(()))) as peer:
         assert run(peer, "info") == 0
     assert capsys.readouterr().out == "no unikernels\n"
+
+
+NOT_FOR_ONE_COMMAND = {
+    *("asyncio", "concurrent", "ctypes", "http", "sqlite3", "stringprep", "asn1crypto", "elftools"),
+    *("albatross_pki.ca.ledger", "albatross_pki.ca.reuse", "albatross_pki.journal.log", "albatross_pki.client.local"),
+    *("albatross_pki.transport.channel", "albatross_pki.image.solo5", "albatross_pki.policy.tree"),
+}
+PROBE = """
+import sys
+from albatross_pki.client.bistro_cli import program
+from albatross_pki.console_script import execute
+status = execute(program(), sys.argv[1:], "albatross-client-bistro")
+print(status, *sorted(sys.modules))
+"""
+
+
+def test_a_one_shot_command_loads_only_what_it_needs(run: Run, tmp_path: Path) -> None:
+    with server(tmp_path, said(Unikernels(()))) as peer:
+        words = [sys.executable, "-c", PROBE, "info", "-d", f"localhost:{peer.port}"]
+        out = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    status, *loaded = out.splitlines()[-1].split()
+    assert status == "0"
+    assert set(loaded) & NOT_FOR_ONE_COMMAND == set()
 
 
 @pytest.mark.parametrize("words", [("info",), ("destroy", "a"), ("console", "a"), ("dump-block", "a", "--to", "f")])
