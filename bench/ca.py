@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts
-from albatross_pki.ca.issue import certify, issue
+from albatross_pki.ca.issue import issue
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.ledger import Issued, Ledger, Revoked, ledger_path, write_time
 from albatross_pki.ca.plan import Terms, make_plan

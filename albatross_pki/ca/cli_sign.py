@@ -3,8 +3,9 @@
 import click
 
 from albatross_pki.ca import cli_options as options
+from albatross_pki.ca.certify import certify
 from albatross_pki.ca.csr import RequestFacts, read_request
-from albatross_pki.ca.issue import NO_ALLOWANCES, Certified, certify, issue_plan
+from albatross_pki.ca.issue import NO_ALLOWANCES, Certified, issue_plan, record_of
 from albatross_pki.ca.issuer import Issuer, assemble
 from albatross_pki.ca.keys import PKCS11, ask_passphrase, open_key, open_or_generate
 from albatross_pki.ca.ledger import Ledger, stored_dialect
@@ -91,14 +92,15 @@ def generate(
         files[f"{server}.key"] = key_pem(server_key)
     request = RequestFacts(b"", server, server_key.public_key(), host_names=host_names)
     plan = make_plan(request, issuer, Terms(Role.SERVER, chosen, lifetime=options.days(server_days)), now)
-    certified = certify(plan, issuer, now=now)
+    made = certify(plan, issuer, now=now)
+    server_record = record_of(plan, issuer, made.bundle[0], made.serial, now)
     with Ledger.open(database, now=now, dialect=chosen) as ledger:
         enforce_reuse(plan, issuer, ledger.view, NO_ALLOWANCES, now)
         for path, pem in files.items():
             make_file(path, pem, PRIVATE)
-        ledger.record_issued([record, certified.record])
+        ledger.record_issued([record, server_record])
     make_file(options.ROOT_NAME, armour(CERTIFICATE, root), PUBLIC, replace=force)
-    make_file(f"{server}.pem", bundle(list(certified.bundle)), PUBLIC, replace=force)
+    make_file(f"{server}.pem", bundle(list(made.bundle)), PUBLIC, replace=force)
 
 
 def _ca_key(

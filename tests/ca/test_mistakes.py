@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from albatross_pki.ca import cli_sign, issue
+from albatross_pki.ca import certify, cli_sign
 from albatross_pki.ca.ledger import stored_dialect
 from albatross_pki.errors import Refused
 from albatross_pki.journal.log import read_entries
@@ -247,7 +247,7 @@ def test_what_only_the_last_judge_refuses_leaves_nothing(
         def refuse(*_: object, **__: object) -> None:
             raise Refused(["no server would take it"])
 
-        monkeypatch.setattr(issue, "check_new", refuse)
+        monkeypatch.setattr(certify, "check_new", refuse)
     else:
         monkeypatch.setattr(cli_sign, "openssl_refuses", lambda *_: "certificate is strange")
     said = ca("sign", "dev.pem", "new", "dev.key", "hello.req", "--as=leaf", check=False)
