@@ -57,7 +57,10 @@ class KvmFact:
 
 @dataclass(frozen=True, slots=True)
 class SocketFact:
-    """A socket of the host: whether its file is there, whether somebody answers, or that we may not ask."""
+    """A socket of the host: whether its file is there, whether somebody answers, or that we may not ask.
+
+    ``people``: whether there are people who may, and not programs alone.
+    """
 
     path: str
     program: str
@@ -66,6 +69,7 @@ class SocketFact:
     answers: bool = False
     denied: bool = False
     mode: int = 0
+    people: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +291,8 @@ def _socket(each: SocketFact, facts: Facts) -> Finding:
         return Finding(each.program, False, f"anybody may connect to {each.path}", restart)
     if each.answers:
         return Finding(each.program, True, "listens")
+    if each.denied and not each.people:
+        return Finding(each.program, True, "is there, for programs alone")
     if each.denied:
         text = f"{facts.user} may not connect to {each.path}"
         return Finding(each.program, False, text, f"usermod -aG albatross,albatross-watch {facts.user}")

@@ -1,4 +1,7 @@
-"""The machine as ``doctor`` judges it: everything is looked up, nothing is changed. See ``doctor.Facts``."""
+"""The machine as ``doctor`` judges it: everything is looked up, nothing is changed. See ``doctor.Facts``.
+
+Whether somebody listens is found out by connecting, for which systemd starts a daemon that does not run yet.
+"""
 
 import contextlib
 import ctypes
@@ -23,11 +26,11 @@ from albatross_pki.text import printable
 
 DEFAULT_DBDIR = "/var/lib/albatross" if sys.platform == "linux" else "/var/db/albatross"
 KEPT_CGROUP = "/sys/fs/cgroup/albatross.slice/albatross-unikernels.service"  # packaging/systemd
-SOCKETS = (  # file, program, what makes it
-    ("console.sock", "albatross-console", "albatross-console.socket"),
-    ("vmmd.sock", "albatrossd", "albatrossd.socket"),
-    ("extended.sock", "albatrossd, authorised requests", "albatrossd-extended.socket"),
-    ("authorise.sock", "albatross-authorise", "albatross-authorise.socket"),
+SOCKETS = (  # file, program, what makes it, whether it is for people too
+    ("console.sock", "albatross-console", "albatross-console.socket", True),
+    ("vmmd.sock", "albatrossd", "albatrossd.socket", True),
+    ("extended.sock", "albatrossd, authorised requests", "albatrossd-extended.socket", True),
+    ("authorise.sock", "albatross-authorise", "albatross-authorise.socket", False),
 )
 _KVM, _TUN = "/dev/kvm", "/dev/net/tun"
 _ABI = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
@@ -174,7 +177,7 @@ def _forwarding() -> Iterator[tuple[str, bool]]:
 
 
 def _sockets(tmpdir: str) -> Iterator[SocketFact]:
-    for name, program, unit in SOCKETS:
+    for name, program, unit, people in SOCKETS:
         path = os.path.join(tmpdir, "util", name)
         try:
             mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -182,7 +185,7 @@ def _sockets(tmpdir: str) -> Iterator[SocketFact]:
             yield SocketFact(path, program, unit)
             continue
         answers, denied = _answers(path)
-        yield SocketFact(path, program, unit, exists=True, answers=answers, denied=denied, mode=mode)
+        yield SocketFact(path, program, unit, exists=True, answers=answers, denied=denied, mode=mode, people=people)
 
 
 def _answers(path: str) -> tuple[bool, bool]:

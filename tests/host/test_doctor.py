@@ -126,6 +126,8 @@ def test_an_ordinary_user_is_told_what_to_join() -> None:
     assert found["kvm"].mend == "usermod -aG kvm ada"
     assert found["groups"].mend == found["albatrossd"].mend == "usermod -aG albatross,albatross-watch ada"
     assert found["user"].mend == "sudo albatross-host doctor"
+    private = replace(denied, people=False)
+    assert "albatrossd" not in {finding.subject for finding in bad(replace(ada, sockets=(private,)))}
     member = replace(ada, own_groups=frozenset({"albatross"}))
     assert "groups" not in {finding.subject for finding in bad(member)}
 
