@@ -15,6 +15,7 @@ from albatross_pki import PROTOCOL_VERSION, __version__
 from albatross_pki.errors import AlbatrossError
 
 DEFAULT_TMPDIR = "/run/albatross"
+_LARGEST_UID = 2**32 - 2  # the next number means "none" to chown(2)
 LEVELS = {
     "quiet": logging.CRITICAL + 1,
     "error": logging.ERROR,
@@ -102,7 +103,10 @@ def become(user: str | None) -> None:
         return
     import pwd
 
-    entry = pwd.getpwuid(user_id(user))
+    try:
+        entry = pwd.getpwuid(user_id(user))
+    except KeyError as error:
+        raise AlbatrossError(f"there is no user {user}") from error
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)  # capabilities go with it: capabilities(7)
@@ -127,10 +131,12 @@ def raise_descriptor_limit() -> None:
 
 
 def user_id(user: str) -> int:
-    """The number of a user given by name or number."""
+    """The number of a user given by name or number; a number needs no name."""
     import pwd
 
+    if user.isascii() and user.isdigit() and int(user) <= _LARGEST_UID:
+        return int(user)
     try:
-        return pwd.getpwuid(int(user)).pw_uid if user.isascii() and user.isdigit() else pwd.getpwnam(user).pw_uid
-    except (KeyError, OverflowError) as error:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError) as error:
         raise AlbatrossError(f"there is no user {user}") from error

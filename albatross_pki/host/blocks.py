@@ -23,6 +23,7 @@ from types import MappingProxyType, TracebackType
 
 from albatross_pki.errors import AlbatrossError, check_range
 from albatross_pki.files import DISK, Disk
+from albatross_pki.host import faults
 from albatross_pki.host.disk_reserve import DiskFull, check_room
 from albatross_pki.host.limits import DISK_RESERVE
 from albatross_pki.names import Name
@@ -91,8 +92,10 @@ class BlockStore:
         """Remove a device that nobody uses."""
         self.claim(name, "remove block")
         try:
+            faults.reach("block.before-unlink")
             with _system_errors("remove block", name), contextlib.suppress(FileNotFoundError):
                 self._disk.unlink(self._path(str(name)))
+            faults.reach("block.after-unlink")
             del self._devices[name]
         finally:
             self.release(name)
@@ -233,10 +236,12 @@ class BlockStore:
     def _publish(self, descriptor: int, temporary: str, name: Name) -> None:
         """Give a new file its device's name, which must be free."""
         self._disk.fsync(descriptor)
+        faults.reach("block.before-link")
         try:
             self._disk.link(temporary, self._path(str(name)))
         except FileExistsError as error:
             raise BlockRefused("block device with same name already exists", name) from error
+        faults.reach("block.after-link")
         self._disk.unlink(temporary)
         self._sync_directory()
 
@@ -300,8 +305,10 @@ class Replacement:
             os.ftruncate(self._descriptor, self._room)
             disk = self._store._disk
             disk.fsync(self._descriptor)
+            faults.reach("block.before-rename")
             disk.rename(self._temporary, self._store._path(str(self._name)))
             self._committed = True
+            faults.reach("block.after-rename")
             self._store._sync_directory()
 
     def abort(self) -> None:

@@ -81,19 +81,33 @@ def _listener(path: str) -> int | None:
         except OSError:
             return None
         pid, _, _ = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return None
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as source:
-            words = [os.path.basename(word).decode("utf-8", "replace") for word in source.read().split(b"\0")]
-    except OSError:
-        words = []
-    if any(word == _PROGRAM or _MODULE in word for word in words):
-        return descriptor
-    os.close(descriptor)
+    # the sockets of a host that root runs are made by albatross-host, whose child the authoriser is
+    for candidate in (pid, *(_children(pid) if "albatross-host" in _words(pid) else ())):
+        try:
+            descriptor = os.pidfd_open(candidate)
+        except OSError:
+            continue
+        if any(word == _PROGRAM or _MODULE in word for word in _words(candidate)):
+            return descriptor
+        os.close(descriptor)
     raise AlbatrossError(
         "albatross-authorise was started by socket activation and cannot be found",
         hint="systemctl reload albatross-authorise",
     )
+
+
+def _words(pid: int) -> list[str]:
+    """The command line of a process, each word without its directory."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as source:
+            return [os.path.basename(word).decode("utf-8", "replace") for word in source.read().split(b"\0")]
+    except OSError:
+        return []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as source:
+            return [int(word) for word in source.read().split()]
+    except OSError:
+        return []

@@ -26,10 +26,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from albatross_pki.errors import AlbatrossError, ExitCode
 from albatross_pki.host.restarts import delay, failures_after
+from albatross_pki.host.separation import DaemonUsers, Tls, User
+from albatross_pki.transport.sockets import listen
 
 READY_TIMEOUT = 20.0  # seconds for one program to listen; a slow machine under load needs two
 STOP_TIMEOUT = 40.0  # seconds from SIGTERM to SIGKILL; albatrossd itself gives its unikernels 20
@@ -38,6 +40,7 @@ POLL = 0.01  # seconds between two looks at whether a program listens
 SUBDIRECTORIES = ("run", "run/util", "run/fifo", "run/spool", "db", "authorise", "log")
 SOCKET_ROOM = 107 - len("/run/util/authorise.sock")  # octets: sun_path of unix(7)
 _PR_SET_PDEATHSIG = 1
+_FIRST_GIVEN = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
 class DidNotStart(AlbatrossError):
@@ -71,25 +74,41 @@ class Listening:
                 return bool(self.path) or probe.getsockname() != probe.getpeername()
         return False
 
+    def serves(self) -> bool:
+        """Whether somebody takes connections from there: at the end of ours, the other side ends it too."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(0.2)
+            try:
+                probe.connect(self.path or "")
+                probe.shutdown(socket.SHUT_WR)
+                probe.recv(1)
+            except ConnectionError:
+                return True
+            except OSError:
+                return False
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSocket:
+    """A unix socket that only root and the members of one group may connect to."""
+
+    path: str
+    gid: int
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One daemon: its word, its arguments, and where it listens when it is ready."""
+    """One daemon: its word, its arguments, where it listens when it is ready, and as which user it runs.
+
+    ``sockets`` are made for it and handed over.
+    """
 
     word: str
     arguments: tuple[str, ...]
     ready: tuple[Listening, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """What the endpoint and the authoriser need: files in PEM, an address and a port."""
-
-    ca: str
-    certificate: str
-    key: str
-    ip: str
-    port: int
+    user: User | None = None
+    sockets: tuple[GivenSocket, ...] = ()
 
 
 def programs(
@@ -124,6 +143,44 @@ def programs(
     )
 
 
+def divided(
+    directory: str, users: DaemonUsers, tls: Tls | None, *, keep_running: bool = False, statistics: bool = False
+) -> tuple[Program, ...]:
+    """The same programs, each as its own user, with sockets that only those may connect to who need them."""
+    reached_by = {  # whose group may connect, beside root
+        "console.sock": users.authoriser,
+        "vmmd.sock": users.statistics,
+        "extended.sock": users.authoriser,
+        "stat.sock": users.authoriser,
+        "authorise.sock": users.endpoint,
+    }
+    more = {
+        "albatrossd": ("--authoriser-uid", str(users.authoriser.uid), "--statistics-uid", str(users.statistics.uid)),
+        "albatross-authorise": ("--endpoint-user", str(users.endpoint.uid)),
+    }
+    user_of = {
+        "albatross-console": users.console,
+        "albatross-stats": users.statistics,
+        "albatross-authorise": users.authoriser,
+        "albatross-tls-endpoint": users.endpoint,
+    }
+    made = []
+    for program in programs(directory, tls, keep_running=keep_running, statistics=statistics):
+        sockets = tuple(
+            GivenSocket(each.path, reached_by[os.path.basename(each.path)].gid) for each in program.ready if each.path
+        )
+        options = ("--systemd-socket-activation",) if sockets else ()
+        made.append(
+            replace(
+                program,
+                arguments=(*options, *more.get(program.word, ()), *program.arguments),
+                user=user_of.get(program.word),
+                sockets=sockets,
+            )
+        )
+    return tuple(made)
+
+
 def _refuse_taken(program: Program) -> None:
     """Raise ``PlaceTaken`` where somebody listens already: asked for a sign of life, they would answer for ours."""
     for listening in program.ready:
@@ -148,6 +205,21 @@ def prepare(directory: str) -> str:
     for name in SUBDIRECTORIES:
         os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
     return directory
+
+
+def _make(given: GivenSocket) -> socket.socket:
+    """The listening socket, root's and one group's."""
+    made = listen(given.path, 0o600)
+    os.chown(given.path, -1, given.gid)
+    os.chmod(given.path, 0o660)
+    return made
+
+
+def _reserve_low_descriptors(count: int) -> None:
+    """See to it that nothing that is opened from now on has a number that a child's given sockets will have."""
+    while (descriptor := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) < _FIRST_GIVEN + count:
+        pass
+    os.close(descriptor)
 
 
 def _how(status: int) -> str:
@@ -175,11 +247,15 @@ class Ensemble:
 
     directory: str
     running: list[tuple[Program, "subprocess.Popen[bytes]"]] = field(default_factory=list)
+    given: dict[str, list[socket.socket]] = field(default_factory=dict)  # by word; open for as long as we are
 
     def start(self, wanted: Sequence[Program]) -> None:
         """Start ``wanted`` in order; raises ``PlaceTaken``, or ``DidNotStart`` with the last words of that one."""
         for program in wanted:
             _refuse_taken(program)
+            if program.sockets:
+                _reserve_low_descriptors(len(program.sockets))
+                self.given[program.word] = [_make(each) for each in program.sockets]
             self.running.append((program, self._spawn(program)))
             self._wait_until_ready(*self.running[-1])
         for program, process in self.running:
@@ -258,6 +334,10 @@ class Ensemble:
                 killed.append(program.word)
                 process.kill()
                 process.wait()
+            for made in self.given.pop(program.word, []):
+                with contextlib.suppress(OSError):
+                    os.unlink(made.getsockname())
+                made.close()
         self.running.clear()
         return killed
 
@@ -278,9 +358,19 @@ class Ensemble:
     def _spawn(self, program: Program) -> "subprocess.Popen[bytes]":
         parent = os.getpid()
         libc = ctypes.CDLL(None)
+        given = [each.fileno() for each in self.given.get(program.word, [])]
+        targets = range(_FIRST_GIVEN, _FIRST_GIVEN + len(given))
 
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        def become() -> None:
+            for target, descriptor in zip(targets, given, strict=True):
+                os.dup2(descriptor, target)
+            if given:
+                os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given)))
+            if program.user is not None:
+                os.setgroups([])
+                os.setresgid(program.user.gid, program.user.gid, program.user.gid)
+                os.setresuid(program.user.uid, program.user.uid, program.user.uid)
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # after the user: a change of it clears the signal
             if os.getppid() != parent:  # it was too late already
                 os._exit(1)
 
@@ -292,7 +382,8 @@ class Ensemble:
                 stderr=log,
                 cwd=self.directory,
                 start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+                pass_fds=tuple(targets),
+                preexec_fn=become if sys.platform == "linux" else None,
             )
 
     def _check_alive(self, program: Program, process: "subprocess.Popen[bytes]") -> None:
@@ -307,7 +398,7 @@ class Ensemble:
         """Raises ``DidNotStart``; returns early if ``wake`` becomes readable: then it does not matter any more."""
         deadline = time.monotonic() + READY_TIMEOUT
         for listening in program.ready:
-            while not listening.answers():
+            while not (listening.serves() if program.sockets else listening.answers()):
                 self._check_alive(program, process)
                 if wake is not None and select.select([wake], [], [], 0)[0]:
                     return

@@ -14,6 +14,12 @@ POINTS: tuple[str, ...] = (
     "process.after-record",
     "state.before-commit",
     "state.after-commit",
+    "block.before-link",
+    "block.after-link",
+    "block.before-rename",
+    "block.after-rename",
+    "block.before-unlink",
+    "block.after-unlink",
     "end.before-signal",
     "end.after-exit",
 )

@@ -30,7 +30,8 @@ from albatross_pki.host.crl_cli import crl
 from albatross_pki.host.doctor_cli import doctor
 
 if TYPE_CHECKING:
-    from albatross_pki.host.ensemble import Tls
+    from albatross_pki.host.ensemble import Program
+    from albatross_pki.host.separation import Tls
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 STOP_TIMEOUT = 180.0  # seconds for the whole ensemble; each program has a bound of its own
@@ -67,13 +68,14 @@ def _ensemble(function: "click.decorators.FC") -> "click.decorators.FC":
         click.option("--port", type=click.IntRange(1, 65535), default=1025, show_default=True, help="Its port."),
         click.option("--stats", is_flag=True, help="Run albatross-stats too."),
         click.option("--keep-running", is_flag=True, help="Leave unikernels running at the end; adopt them again."),
+        click.option("--one-user", is_flag=True, help="As root, do not give each program a user of its own."),
     ):
         function = option(function)
     return _directory(function)
 
 
 def _tls(ca: str | None, cert: str | None, key: str | None, ip: str, port: int) -> "Tls | None":
-    from albatross_pki.host.ensemble import Tls
+    from albatross_pki.host.separation import Tls
 
     given = [file for file in (ca, cert, key) if file is not None]
     if not given:
@@ -98,15 +100,17 @@ def run(
     port: int,
     stats: bool,
     keep_running: bool,
+    one_user: bool,
     ready_descriptor: int | None,
 ) -> int:
-    from albatross_pki.host.ensemble import Ensemble, prepare, programs
+    from albatross_pki.host.ensemble import Ensemble, prepare
 
-    wanted = programs(prepare(directory), _tls(ca, cert, key, ip, port), keep_running=keep_running, statistics=stats)
-    directory = os.path.abspath(directory)
+    directory = prepare(directory)
+    tls = _tls(ca, cert, key, ip, port)
     with _locked(directory), _signals() as wake:
         ensemble = Ensemble(directory)
         try:
+            wanted = _programs(directory, tls, keep_running=keep_running, statistics=stats, one_user=one_user)
             ensemble.start(wanted)
             for each in wanted:
                 click.echo(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}")
@@ -120,6 +124,25 @@ def run(
         return ExitCode.OK if ended is None else ExitCode.INTERNAL
 
 
+def _programs(
+    directory: str, tls: "Tls | None", *, keep_running: bool, statistics: bool, one_user: bool
+) -> "tuple[Program, ...]":
+    """What is to run, as users of their own if this is root and that is possible."""
+    from albatross_pki.host import separation
+    from albatross_pki.host.ensemble import divided, programs
+
+    if os.geteuid() == 0:
+        if not one_user:
+            users = separation.daemon_users()
+            readable = separation.divide(directory, users, tls)
+            reason = separation.obstacle(users, directory)
+            if reason is None:
+                return divided(directory, users, readable, keep_running=keep_running, statistics=statistics)
+            say("warning", f"all programs run as root, P37 is not in force: {reason}")
+        separation.unite(directory)
+    return programs(directory, tls, keep_running=keep_running, statistics=statistics)
+
+
 @program.command(help="Run all daemons in the background; returns when they listen.")
 @_ensemble
 def start(
@@ -131,13 +154,14 @@ def start(
     port: int,
     stats: bool,
     keep_running: bool,
+    one_user: bool,
 ) -> int:
     from albatross_pki.host.ensemble import executable, prepare
 
     tls = _tls(ca, cert, key, ip, port)
     directory = prepare(directory)
     arguments = [executable("albatross-host"), "run", directory, *["--stats"] * stats]
-    arguments += ["--keep-running"] * keep_running
+    arguments += ["--keep-running"] * keep_running + ["--one-user"] * one_user
     if tls is not None:
         arguments += ["--ca", tls.ca, "--cert", tls.certificate, "--key", tls.key, "--ip", ip, "--port", str(port)]
     ready, told = os.pipe()

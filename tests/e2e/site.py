@@ -46,6 +46,9 @@ class Site:
     root: Authority = field(default_factory=Authority.root)
     port: int = 0
 
+    def __post_init__(self) -> None:
+        self.directory.chmod(0o711)  # as root, the programs run as users of their own
+
     @property
     def host(self) -> Path:
         return self.directory / "host"

@@ -5,6 +5,7 @@ as asked for; every wanted unikernel runs exactly once; nothing else is left.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -14,9 +15,9 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from albatross_pki.commands import UnikernelCreate, UnikernelDestroy
+from albatross_pki.commands import BlockAdd, BlockRemove, BlockSetOld, UnikernelCreate, UnikernelDestroy
 from albatross_pki.host import faults
-from albatross_pki.replies import Text
+from albatross_pki.replies import Empty, Text
 from tests.host.running import TICKER, Daemon, create, hello
 
 # the daemon dies when it comes to a point for the n-th time
@@ -34,35 +35,63 @@ faults.reach = reach
 """
 
 
-class Model:
-    """What is known of a name: the argument of the deployment that must run, or those that may."""
+MEBIBYTE = 1 << 20
+NEW = b"n" * MEBIBYTE  # the content of a block device that was set
+CONTENTS = {None: "gone", bytes(MEBIBYTE): "zeros", NEW: "new"}
 
-    def __init__(self) -> None:
+
+class Model:
+    """What is known of a name: the argument of the deployment that must run, or those that may.
+
+    Of a block device, the word of its content. ``file`` has it too at any moment, as JSON.
+    """
+
+    def __init__(self, file: FilePath | None = None) -> None:
         self.possible: dict[str, set[str | None]] = {}
+        self._file = file
+
+    @classmethod
+    def read(cls, file: FilePath) -> "Model":
+        model = cls()
+        model.possible = {name: set(outcomes) for name, outcomes in json.loads(file.read_text()).items()}
+        return model
 
     def asked(self, name: str, outcome: str | None) -> None:
-        self.possible[name] = {*self.possible.get(name, {None}), outcome}
+        before: set[str | None] = {"gone"} if name.endswith("disk") else {None}
+        self.possible[name] = {*self.possible.get(name, before), outcome}
+        self._write()
 
     def answered(self, name: str, outcome: str | None) -> None:
         self.possible[name] = {outcome}
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is not None:
+            new = self._file.with_suffix(".new")
+            new.write_text(json.dumps({name: list(outcomes) for name, outcomes in self.possible.items()}))
+            new.rename(self._file)
 
 
 def scenario(host: Daemon, model: Model) -> None:
-    """Create, replace with another image, and destroy, until the daemon dies."""
+    """Create, replace with another image, and destroy, and the same with a block device, until the daemon dies."""
     first, second = f"dev:{host.label('a')}", f"dev:{host.label('b')}"
+    disk = "dev:disk"
     steps: list[tuple[str, str | None, Callable[[], object]]] = [
         (first, "one", lambda: create("one")),
+        (disk, "zeros", lambda: BlockAdd(1)),
         (second, "two", lambda: create("two")),
+        (disk, "new", lambda: BlockSetOld(False, NEW)),
         (first, "three", lambda: UnikernelCreate(hello("three", image=TICKER), force=True)),
         (second, None, UnikernelDestroy),
         (first, "four", lambda: create("four", force=True)),
+        (disk, "gone", BlockRemove),
         (second, "five", lambda: create("five")),
         (first, None, UnikernelDestroy),
     ]
     for name, outcome, command in steps:
         model.asked(name, outcome)
         answer = host.ask(name, command())  # type: ignore[arg-type]
-        assert isinstance(answer, Text), answer
+        assert isinstance(answer, Text | Empty), answer
         model.answered(name, outcome)
 
 
@@ -80,12 +109,19 @@ def wanted(host: Daemon) -> dict[str, str]:
 def check(host: Daemon, model: Model) -> None:
     """The promises, after a new start."""
     state = wanted(host)
+    device = FilePath(host.dbdir, "block", "dev:disk")
+    if "dev:disk" in model.possible:
+        content = CONTENTS[device.read_bytes() if device.exists() else None]  # all of the old one or of the new one
+        assert content in model.possible["dev:disk"], (content, model.possible)
     for name, possible in model.possible.items():
+        if name == "dev:disk":
+            continue
         assert state.get(name) in possible, (name, state, possible)
     deadline = time.monotonic() + 15
     while set(host.running()) != set(state) or len(host.unikernels()) != len(state):
         assert time.monotonic() < deadline, (host.running(), state, host.unikernels(), host.log())
         time.sleep(0.02)
+    assert {each.name for each in device.parent.iterdir()} <= {"dev:disk"}
     for letter in "ab":
         assert len(host.unikernels(letter)) == (f"dev:{host.label(letter)}" in state)
     assert set(os.listdir(os.path.join(host.tmpdir, "fifo"))) == set(state)
@@ -96,8 +132,12 @@ def check(host: Daemon, model: Model) -> None:
     assert processes == len(state)
 
 
-@pytest.mark.parametrize("times", [1, 2, 3, 5])
-@pytest.mark.parametrize("point", faults.POINTS)
+CRASHES = [
+    (point, times) for point in faults.POINTS for times in ((1,) if point.startswith("block.") else (1, 2, 3, 5))
+]
+
+
+@pytest.mark.parametrize(("point", "times"), CRASHES)
 def test_p21_killed_at_any_point_nothing_is_lost_and_nothing_is_left(
     tmp_path: FilePath, point: str, times: int
 ) -> None:
@@ -143,9 +183,13 @@ faults.reach = lambda point: open({str(tmp_path / "points")!r}, "a").write(point
         host.close()
 
 
-@pytest.mark.parametrize("point", ["state.before-commit", "state.after-commit", "image.before-link"])
-def test_p21_power_loss_leaves_a_state_that_loads(tmp_path: FilePath, point: str) -> None:
-    """A copy of the state directory taken at a write, started as after power loss: nothing of it runs any more."""
+DURABLE = tuple(point for point in faults.POINTS if point.startswith(("state.", "image.", "block.")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_p21_power_loss_at_any_write_leaves_what_was_answered(tmp_path: FilePath) -> None:
+    """A copy of the state directory taken at each write, started as after power loss: nothing of it runs any more."""
     copies = tmp_path / "copies"
     copies.mkdir()
     before = f"""
@@ -153,22 +197,24 @@ import itertools, shutil
 from albatross_pki.host import faults
 number = itertools.count()
 def reach(point):
-    if point == {point!r}:
-        shutil.copytree({str(tmp_path / "db")!r}, f"{copies}/{{next(number)}}")
+    if point in {DURABLE!r}:
+        copy = f"{copies}/{{next(number):03}}"
+        shutil.copytree({str(tmp_path / "db")!r}, copy + "/db")
+        shutil.copy({str(tmp_path / "model.json")!r}, copy)
+        open(copy + "/point", "w").write(point)
 faults.reach = reach
 """
+    model = Model(tmp_path / "model.json")
+    model._write()
     host = Daemon(tmp_path, "--come-up-grace", "0.05", before=before)
     try:
-        scenario(host.start(), Model())
+        scenario(host.start(), model)
         host.stop()
     finally:
         host.close()
-    taken = sorted(copies.iterdir(), key=lambda each: int(each.name))
-    assert taken
-    for each in taken[-4:]:
-        root = tmp_path / f"after-{each.name}"
-        root.mkdir()
-        shutil.copytree(each, root / "db")
+    taken = sorted(copies.iterdir())
+    assert {(each / "point").read_text() for each in taken} == set(DURABLE)
+    for root in taken:
         (root / "db" / "albatross.lock").unlink()
         with contextlib.closing(sqlite3.connect(root / "db" / "albatross.sqlite")) as database:
             database.execute("UPDATE processes SET boot = 'another'")
@@ -176,6 +222,7 @@ faults.reach = reach
         again = Daemon(root)
         again.prefix = host.prefix
         try:
-            check(again.start(), Model())
+            check(again.start(), Model.read(root / "model.json"))
         finally:
             again.close()
+        shutil.rmtree(root)

@@ -19,11 +19,11 @@ from albatross_pki.host.ensemble import (
     Listening,
     PlaceTaken,
     Program,
-    Tls,
     prepare,
     programs,
 )
 from albatross_pki.host.restarts import delay
+from albatross_pki.host.separation import Tls
 
 LISTENER = """#!{python}
 import os, signal, socket, sys
@@ -41,8 +41,10 @@ listener.bind(path)
 listener.listen()
 log.write("start " + name + "\\n")
 if "dies" in rest:
+    while not os.path.exists("go"):
+        signal.sigtimedwait([], 0.01)
     signal.signal(signal.SIGALRM, lambda *_: (print("my last words", flush=True), os._exit(3)))
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
 while True:
     signal.pause()
 """
@@ -181,6 +183,7 @@ def test_what_ends_again_and_again_is_given_up_and_named(
     told: list[str] = []
     try:
         ensemble.start([listener(directory, "a", "dies"), listener(directory, "b", word="listener-b")])
+        (directory / "go").touch()
         assert ensemble.watch(wake[0], told.append) == "listener"
         assert ensemble.last_words("listener") == "my last words"
     finally:

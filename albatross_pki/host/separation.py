@@ -1,0 +1,160 @@
+"""A user for each program of a host that root runs in one directory, so that whoever takes over one has no other.
+
+``daemon_users`` chooses them: those of an installed package if they are all there, else numbers that nothing else
+uses. ``obstacle`` says why it cannot be done here. ``divide`` gives each what it needs of the directory and no more:
+
+========================  =====================================  ======================================
+below DIR                 whose                                  who else
+========================  =====================================  ======================================
+``run/util``              root, who makes every socket in it      each may pass; each socket says who may connect
+``run/fifo``              root, and the console's group           nobody
+``run/spool``             the endpoint                            nobody
+``authorise``             the authoriser                          nobody
+``tls``                   copies of roots, certificate and key    the key is the endpoint's alone
+``db``, ``log``           root                                    nobody
+========================  =====================================  ======================================
+
+Sockets are made by root and handed over (sd_listen_fds(3)): nobody can bind a place that is another's.
+"""
+
+import contextlib
+import os
+import pwd
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from albatross_pki.errors import AlbatrossError
+from albatross_pki.files import make_file, read_file
+from albatross_pki.host.confinement import FIRST_UID
+
+NAMES = ("albatross-console", "albatross-stats", "albatross-authorise", "albatross-tls")
+FIRST_DAEMON_UID = FIRST_UID - 16  # right before the unikernels' own
+PROBE_TIMEOUT = 30.0  # seconds for an interpreter to start
+_MAX_FILE = 1 << 20  # octets of a certificate or key file
+_PROBE = "import os, sys, click, albatross_pki; os.stat(sys.argv[1])"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user and the group that it is in, by number."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonUsers:
+    """Whose process each program but albatrossd is."""
+
+    console: User
+    statistics: User
+    authoriser: User
+    endpoint: User
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the endpoint and the authoriser need: files in PEM, an address and a port."""
+
+    ca: str
+    certificate: str
+    key: str
+    ip: str
+    port: int
+
+
+def daemon_users() -> DaemonUsers:
+    """The users of an installed package, or numbers."""
+    try:
+        entries = [pwd.getpwnam(name) for name in NAMES]
+    except KeyError:
+        return DaemonUsers(*(User(uid, uid) for uid in range(FIRST_DAEMON_UID, FIRST_DAEMON_UID + len(NAMES))))
+    return DaemonUsers(*(User(entry.pw_uid, entry.pw_gid) for entry in entries))
+
+
+def obstacle(users: DaemonUsers, directory: str) -> str | None:
+    """Why these users cannot run our programs in ``directory``, which has been divided; ``None`` if they can."""
+    place = os.path.join(directory, "run", "util")
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _PROBE, place],
+            user=users.endpoint.uid,
+            group=users.endpoint.gid,
+            extra_groups=[],
+            cwd="/",
+            check=True,
+            timeout=PROBE_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode("utf-8", "replace").strip().splitlines() or ["it failed"]
+        return f"other users cannot run these programs in {directory}: {lines[-1]}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"other users cannot run {sys.executable}: {error}"
+    return None
+
+
+def divide(directory: str, users: DaemonUsers, tls: Tls | None) -> Tls | None:
+    """Give each of ``users`` its part of ``directory``; ``tls`` with the files that they can read."""
+    for inside, mode in ((".", 0o711), ("run", 0o755), ("run/util", 0o755)):  # what is secret is in directories below
+        os.chmod(os.path.join(directory, inside), mode)
+    fifos = os.path.join(directory, "run", "fifo")
+    os.chown(fifos, 0, users.console.gid)
+    os.chmod(fifos, 0o2750)  # noqa: S103  the console's group
+    _give(os.path.join(directory, "run", "spool"), users.endpoint)
+    _give(os.path.join(directory, "authorise"), users.authoriser)
+    return None if tls is None else _copies(os.path.join(directory, "tls"), users, tls)
+
+
+def unite(directory: str) -> None:
+    """Take it all back: one user, root, runs everything."""
+    root = User(0, 0)
+    fifos = os.path.join(directory, "run", "fifo")
+    os.chown(fifos, 0, 0)
+    os.chmod(fifos, 0o700)
+    for inside in ("run/spool", "authorise"):
+        _give(os.path.join(directory, inside), root)
+
+
+def _copies(directory: str, users: DaemonUsers, tls: Tls) -> Tls:
+    """The files of ``tls`` where the two programs can read them, the key for the endpoint alone."""
+    os.makedirs(directory, mode=0o711, exist_ok=True)
+    os.chmod(directory, 0o711)  # noqa: S103  passed through, not read
+    for old in os.listdir(directory):
+        os.unlink(os.path.join(directory, old))
+    names = {}
+    for word, source, mode in (("ca", tls.ca, 0o444), ("certificate", tls.certificate, 0o444), ("key", tls.key, 0o400)):
+        names[word] = os.path.join(directory, f"{word}-{os.path.basename(source)}")  # so that errors name it
+        try:
+            octets = read_file(source, _MAX_FILE)
+        except OSError as error:
+            raise AlbatrossError(f"{source}: {os.strerror(error.errno or 0).lower()}") from error
+        make_file(names[word], octets, mode, replace=True)
+    os.chown(names["key"], users.endpoint.uid, users.endpoint.gid)
+    return replace(tls, ca=names["ca"], certificate=names["certificate"], key=names["key"])
+
+
+def _give(directory: str, user: User) -> None:
+    """Give a directory to ``user`` with everything in it, unless it is the user's already."""
+    status = os.lstat(directory)
+    os.chmod(directory, 0o700)
+    if (status.st_uid, status.st_gid) == (user.uid, user.gid):
+        return
+    for path in (*_below(directory), directory):
+        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
+def _below(directory: str) -> Iterator[str]:
+    """Every file and directory; one with another name elsewhere is somebody else's, and is left out."""
+    for parent, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(path)
+                if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+                    yield path
