@@ -15,4 +15,4 @@ for user in console stats influx authorise tls; do
 done
 
 pw groupmod albatross-daemons -m albatross-console,albatross-stats,albatross-authorise
-pw groupmod albatross-watch -m albatross-influx,albatross-authorise
+pw groupmod albatross-watch -m albatross-authorise

@@ -131,7 +131,7 @@ def test_p37_sockets_are_for_the_same_users_as_under_systemd(tmp_path: Path) -> 
         "authorise.sock": "albatross-authorise:albatross-tls",
         "console.sock": "albatross-console:albatross-watch",
         "extended.sock": "albatross-authorise:albatross",
-        "stat.sock": "albatross-stats:albatross-watch",
+        "stat.sock": "albatross-influx:albatross-watch",
         "vmmd.sock": "albatross-stats:albatross",
     }
 

@@ -19,7 +19,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", INSTALLING, re.DOTA
 OURS = [line for line in COMMANDS if line.split()[0] in SCRIPTS]
 SYSTEMCTL = {"daemon-reload", "disable", "enable", "reload", "start", "status", "stop", "try-restart"}
 KNOWN = {"apt", "cp", "install", "journalctl", "ln", "python3", "rm", "sqlite3", "systemctl", "systemd-sysusers"}
-KNOWN |= {"systemd-tmpfiles", "tar", "usermod", f"{INSTALLED}pip"}
+KNOWN |= {"systemd-tmpfiles", "tar", "umask", "usermod", f"{INSTALLED}pip"}
 
 
 def test_there_is_something_to_check() -> None:
@@ -98,9 +98,10 @@ def test_groups_and_directories_are_those_that_are_made() -> None:
             assert set(words[2].split(",")) <= groups - set(users)
 
 
-def test_the_backup_is_of_what_there_is() -> None:
+def test_p19_the_backup_is_of_what_there_is_and_for_nobody_else() -> None:
     """The names are those of the programs' own files."""
     text = "\n".join(COMMANDS)
+    assert text.index("umask 077") < text.index("sqlite3 /var/lib")
     sources = {
         "albatross.sqlite": ROOT / "albatross_pki" / "host" / "state.py",
         "state.sqlite": ROOT / "albatross_pki" / "endpoint" / "authorise_cli.py",

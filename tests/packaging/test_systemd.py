@@ -47,7 +47,7 @@ UNIKERNELS = "albatross-unikernels.service"
 OPENS = {
     "vmmd.sock": {"albatross", "albatross-stats"},
     "extended.sock": {"albatross", "albatross-authorise"},
-    "console.sock": {"albatross-watch", "albatross-authorise", "albatross-influx"},
+    "console.sock": {"albatross-watch", "albatross-authorise"},
     "stat.sock": {"albatross-watch", "albatross-authorise", "albatross-influx"},
     "authorise.sock": {"albatross-tls"},
 }
@@ -252,6 +252,15 @@ def _try_all(place: Path) -> None:
     finally:
         for listener in listeners:
             listener.close()
+
+
+def test_p37_the_owner_of_a_socket_cannot_open_it_for_others() -> None:
+    """chmod(2) is the owner's right; on a file system that its service has read-only it is refused (EROFS)."""
+    owners = {unit.get("SocketUser") for unit in unix_sockets().values()} - {"root"}
+    for unit in services():
+        if unit.get("User") in owners:
+            assert unit.get("ProtectSystem") == "strict", unit.name
+            assert [unit.all(key) for key in ("ReadWritePaths", "RuntimeDirectory", "BindPaths")] == [[], [], []]
 
 
 def test_p19_nobody_but_root_makes_files_where_the_sockets_are() -> None:
