@@ -241,13 +241,11 @@ def _networks(facts: Facts) -> Iterator[Finding]:
         return
     yield Finding("bridges", True, ", ".join(sorted(facts.bridges)))
     off = [name for name, on in facts.forwarding if not on]
-    if not off:
-        yield Finding("forwarding", True, "is on")
+    if not off or len(off) < len(facts.forwarding):  # one family of addresses may be all that is wanted
+        yield Finding("forwarding", True, "is on" + (f", but for {', '.join(off)}" if off else ""))
         return
-    text = "is off: unikernels reach no network but their bridge"
-    yield Finding(
-        "forwarding", False, f"{text} ({', '.join(off)})", f"sysctl -w {' '.join(f'{each}=1' for each in off)}"
-    )
+    text = f"is off: unikernels reach no network but their bridge ({', '.join(off)})"
+    yield Finding("forwarding", False, text, f"sysctl -w {' '.join(f'{each}=1' for each in off)}")
 
 
 def _disk(facts: Facts) -> Iterator[Finding]:

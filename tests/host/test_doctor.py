@@ -141,6 +141,12 @@ def test_a_directory_of_albatross_host_is_no_server() -> None:
     assert "P37" in ada["separation"].text
 
 
+def test_forwarding_of_one_family_of_addresses_is_enough() -> None:
+    facts = replace(SERVER, forwarding=(("net.ipv4.ip_forward", True), ("net.ipv6.conf.all.forwarding", False)))
+    (found,) = (finding for finding in examine(facts) if finding.subject == "forwarding")
+    assert (found.good, found.text) == (True, "is on, but for net.ipv6.conf.all.forwarding")
+
+
 def test_every_fact_is_judged() -> None:
     """A fact that no case above changes, and that is not about who asks, would be gathered for nothing."""
     about_who_asks = {"root", "user", "own_groups", "installed", "directory", "openssl", "users"}

@@ -395,6 +395,16 @@ def test_this_machine_has_its_platform() -> None:
     assert platforms.current() is platforms.current()
 
 
+def test_p09_what_starts_programs_is_not_even_loaded_on_linux() -> None:
+    probe = (
+        "import sys, albatross_pki.host.daemon, albatross_pki.host.platforms as platforms; platforms.current(); "
+        "print([each for each in ('runner', 'bhyve', 'platform_freebsd', 'network_freebsd', 'preparation_machines') "
+        "if f'albatross_pki.host.{each}' in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert (loaded.returncode, loaded.stdout) == (0, "[]\n"), loaded.stderr
+
+
 def test_another_system_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "plan9")
     with pytest.raises(platforms.NoPlatform, match="Linux and FreeBSD, not on plan9"):
