@@ -25,8 +25,12 @@ DOCUMENT = "x" * 150  # octets of a short one
 
 
 def rows() -> Iterator[Row]:
-    """Events per second, durable and not; a change of state with an event against one without; a subscriber."""
-    with tempfile.TemporaryDirectory() as directory:
+    """Events per second, durable and not; a change of state with an event against one without; a subscriber.
+
+    In /var/tmp, which is a disk where /tmp may be memory. There is no bound for the change with an event: it takes a
+    tenth of a millisecond of processor time more, beside a disk that takes between a tenth and ten for either.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         state = State(directory)
         plain = Plain(os.path.join(directory, "plain.sqlite"))
         try:
@@ -44,7 +48,6 @@ def rows() -> Iterator[Row]:
                 seconds(lambda: set_policy(state, told=True)),
                 "without",
                 seconds(lambda: set_policy(state, told=False)),
-                at_most=2.0,
                 rounds=21,
             )
             yield Row("events/s read by a subscriber", f"{reading(state):,.0f} events/s")
