@@ -182,16 +182,18 @@ class ClientSession:
     async def _batches(self, file: SpoolFile) -> AsyncIterator[tuple[list[memoryview], bool]]:
         """The client's stream in parts that fill a buffer, and whether it is the last; valid until the next but one."""
         buffers = itertools.cycle([memoryview(bytearray(_SPOOL_BUFFER)) for _ in range(2)])
-        buffer, filled, pieces = next(buffers), 0, list[memoryview]()
+        buffer, filled, spans = next(buffers), 0, list[tuple[int, int]]()
         while not self._decoder.ended:
             octets = await self._more(buffer[filled : filled + _BUFFER])
-            pieces += self._decoder.feed(octets)
+            for start, stop in self._decoder.spans(octets):
+                goes_on = bool(spans) and spans[-1][1] == filled + start  # each piece costs a turn of both threads
+                spans.append((spans.pop()[0] if goes_on else filled + start, filled + stop))
             file.expect(self._decoder.promised)  # a chunk that announces too much is not waited for
             filled += len(octets)
             if filled > _SPOOL_BUFFER - _BUFFER and not self._decoder.ended:
-                yield pieces, False
-                buffer, filled, pieces = next(buffers), 0, []
-        yield pieces, True
+                yield [buffer[start:stop] for start, stop in spans], False
+                buffer, filled, spans = next(buffers), 0, []
+        yield [buffer[start:stop] for start, stop in spans], True
 
     async def _more(self, room: memoryview) -> memoryview:
         """What the client sends of its stream, in ``room``; raises for an end without a mark or a slow one."""

@@ -15,8 +15,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from albatross_pki.errors import Refused
+from albatross_pki.transport.channel import without_first
 
 _RESERVE_STEP = 1 << 20  # octets that are asked for at once
+_WRITTEN_AT_ONCE = 512  # pieces; Linux takes 1024 (IOV_MAX)
 
 
 class Spool:
@@ -86,12 +88,13 @@ class SpoolFile:
     def store(self, pieces: Sequence[memoryview]) -> None:
         """Append ``pieces``, which were admitted; may run in another thread. Raises ``Refused`` if the disk does."""
         try:
-            for piece in pieces:
-                if self._digest is not None:
+            if self._digest is not None:
+                for piece in pieces:
                     self._digest.update(piece)
-                rest = piece
+            for begin in range(0, len(pieces), _WRITTEN_AT_ONCE):
+                rest = list(pieces[begin : begin + _WRITTEN_AT_ONCE])
                 while rest:
-                    rest = rest[os.write(self.descriptor, rest) :]
+                    rest = without_first(rest, os.writev(self.descriptor, rest))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the endpoint's disk is full" if full else f"the endpoint cannot spool: {error.strerror}"

@@ -163,7 +163,7 @@ class Channel:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         rest = [memoryview(_LENGTH.pack(len(payload))), memoryview(payload)]
         if sent := self._send_some(rest, ancillary):  # nearly always all of it
-            ancillary, rest = [], _without(rest, sent)
+            ancillary, rest = [], without_first(rest, sent)
         if rest:
             async with self._deadline("sending a frame"):
                 await self._send_rest(rest, ancillary)
@@ -271,7 +271,7 @@ class Channel:
     async def _send_rest(self, rest: list[memoryview], ancillary: list[Ancillary]) -> None:
         while rest:
             if sent := self._send_some(rest, ancillary):
-                ancillary, rest = [], _without(rest, sent)
+                ancillary, rest = [], without_first(rest, sent)
             else:
                 await self._writable()
 
@@ -312,7 +312,8 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _without(buffers: list[memoryview], sent: int) -> list[memoryview]:
+def without_first(buffers: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of ``buffers`` when so many octets of them, from the first on, are sent or written."""
     rest = []
     for buffer in buffers:
         taken = min(sent, len(buffer))

@@ -34,14 +34,17 @@ class ChunkDecoder:
 
     def feed(self, octets: memoryview) -> Iterator[memoryview]:
         """The content that is in ``octets``, as views of it. What follows the end mark is left alone."""
+        return (octets[start:stop] for start, stop in self.spans(octets))
+
+    def spans(self, octets: memoryview) -> Iterator[tuple[int, int]]:
+        """The same as places in ``octets``: where content starts, and where it stops."""
         position = 0
         while position < len(octets) and not self.ended:
             if self._left:
-                piece = octets[position : position + self._left]
-                self._left -= len(piece)
-                self.total += len(piece)
-                position += len(piece)
-                yield piece
+                start, position = position, min(position + self._left, len(octets))
+                self._left -= position - start
+                self.total += position - start
+                yield start, position
                 continue
             header = octets[position : position + HEADER_OCTETS - len(self._header)]
             self._header += header

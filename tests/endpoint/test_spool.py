@@ -47,9 +47,27 @@ def test_a_write_that_fails_is_a_refusal(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Spool(str(tmp_path), most=3 * MIB, reserve=0).file(MIB) as file:
-        monkeypatch.setattr(os, "write", full)
+        monkeypatch.setattr(os, "writev", full)
         with pytest.raises(Refused, match="disk is full"):
             file.write(memoryview(b"x"))
+
+
+def test_pieces_of_any_number_arrive_where_the_disk_takes_a_few_octets_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(descriptor: int, pieces: list[memoryview]) -> int:
+        assert len(pieces) <= os.sysconf("SC_IOV_MAX")
+        return os.write(descriptor, b"".join(pieces)[:700])
+
+    octets = bytes(range(256)) * 20
+    pieces = [memoryview(octets)[start : start + 1 + start % 7] for start in range(len(octets))]
+    expected = b"".join(pieces)
+    with Spool(str(tmp_path), most=3 * MIB, reserve=0).file(MIB) as file:
+        monkeypatch.setattr(os, "writev", slowly)
+        file.admit(len(expected))
+        file.store(pieces)
+        assert os.pread(file.descriptor, len(expected) + 1, 0) == expected
+        assert file.digest == hashlib.sha256(expected).digest()
 
 
 def test_a_directory_that_is_gone_is_a_refusal(tmp_path: Path) -> None:

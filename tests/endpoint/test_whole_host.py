@@ -1,6 +1,8 @@
 """A client, the endpoint, the authoriser and a daemon: real processes, real sockets, real TLS."""
 
 import hashlib
+import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,22 @@ def test_an_image_is_spooled_and_handed_over_without_a_name(host: Host) -> None:
     assert asked.request.binding is not None
     assert asked.request.binding.digest == hashlib.sha256(IMAGE).digest()
     assert host.deployment.spooled == []
+
+
+def test_an_image_in_chunks_of_any_size_is_put_together(host: Host) -> None:
+    """Chunks smaller and larger than the buffers that they are read into, and cut by their edges."""
+    image = os.urandom(1 << 16) * 30
+    leaf = create(host.deployment.root.delegate("dev"), image)
+    with host.connect(leaf) as connection:
+        sizes = itertools.cycle([1, 131_068, 3, 131_072, 600_000, 65_537, 2])
+        position = 0
+        while position < len(image):
+            size = next(sizes)
+            assert connection.send_frame(image[position : position + size])
+            position += size
+        connection.send_frame(b"")
+        assert answer(connection) == Text("done")
+    assert host.daemon.asked[0].image == image
 
 
 @pytest.mark.parametrize(
