@@ -34,6 +34,7 @@ from albatross_pki.unikernels import Settings
 EMBEDDED = "embedded spt"
 EMBEDDED_ABI = Abi(Target.SPT, 2)
 KVM = "/dev/kvm"
+TUN = "/dev/net/tun"  # by udev's rules everybody may open it: what it gives depends on the interface's owner
 _NO_KVM = "hvt needs KVM: enable it on this machine, or build the unikernel for spt"
 _VERSION = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
 _LOOK_AGAIN = 1.0  # seconds
@@ -273,7 +274,7 @@ def installed(
     """
     if tender.path is None:
         raise TypeError("the embedded tender has no program")
-    groups = _groups(tender, confinement)
+    groups = [*_groups(tender, confinement), *_network_groups(confinement, any(name for _, name in devices))]
     for device, _ in devices:
         if isinstance(device, AttachedBlock) and confinement.uid is not None:
             _give(device, confinement.uid)
@@ -330,15 +331,26 @@ def _groups(tender: Tender, confinement: Confinement) -> list[int]:
     """The groups of the tender's user: for hvt the one that may use /dev/kvm, which must not be root's."""
     if confinement.uid is None or tender.abi.target is not Target.HVT:
         return []
+    hint = f"chgrp kvm {KVM} && chmod 0660 {KVM}"
+    return _device_groups(KVM, hint, missing=_NO_KVM)
+
+
+def _network_groups(confinement: Confinement, has_interfaces: bool) -> list[int]:
+    """The groups of a tender's user that opens its taps by name: the one that may use /dev/net/tun."""
+    if confinement.uid is None or not has_interfaces:
+        return []
+    return _device_groups(TUN, f"chmod 0666 {TUN}", missing="modprobe tun")
+
+
+def _device_groups(path: str, hint: str, *, missing: str) -> list[int]:
+    """The group by which a user of no other group may read and write a device, none if everybody may."""
     try:
-        status = os.stat(KVM)
+        status = os.stat(path)
     except OSError as error:
-        raise NoTender(f"{KVM}: {os.strerror(error.errno or 0).lower()}", hint=_NO_KVM) from error
+        raise NoTender(f"{path}: {os.strerror(error.errno or 0).lower()}", hint=missing) from error
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o006 == 0o006:
         return []
     if mode & 0o060 == 0o060 and status.st_gid:
         return [status.st_gid]
-    raise NoTender(
-        f"{KVM} is for root alone, and unikernels do not run as root", hint=f"chgrp kvm {KVM} && chmod 0660 {KVM}"
-    )
+    raise NoTender(f"{path} is for root alone, and unikernels do not run as root", hint=hint)

@@ -268,6 +268,12 @@ class Daemon:
             return {pid for pid, title in processes() if title.endswith(tokens)} if tokens else set()
         return set()
 
+    def recorded_pids(self) -> set[int]:
+        """The pids that the state has on record and that are there, whatever their titles."""
+        with contextlib.closing(sqlite3.connect(os.path.join(self.dbdir, "albatross.sqlite"))) as connection:
+            rows = connection.execute("SELECT pid FROM processes WHERE pid IS NOT NULL").fetchall()
+        return {pid for (pid,) in rows} & {pid for pid, _ in processes()}
+
     def close(self) -> None:
         """Leave no process behind."""
         if self.process is not None and self.process.poll() is None:

@@ -62,7 +62,7 @@ def run(
         os.close(output)
         starter.close()
     said = b""
-    while select.select([console], [], [], 30)[0] and (part := os.read(console, 65536)):
+    while select.select([console], [], [], 100)[0] and (part := os.read(console, 65536)):
         said += part
     os.close(console)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(errors="replace")
@@ -72,8 +72,8 @@ def disk(directory: Path) -> AttachedBlock:
     """A block device as albatrossd keeps them: root's alone."""
     path = directory / "disk"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.ftruncate(descriptor, 4 << 20)
-    return AttachedBlock("storage", descriptor, 4 << 20, 512)
+    os.ftruncate(descriptor, 1 << 20)  # test_blk writes and reads every sector, and hvt leaves the guest for each
+    return AttachedBlock("storage", descriptor, 1 << 20, 512)
 
 
 def test_an_installed_tender_gets_the_image_that_was_checked(directory: Path) -> None:
@@ -133,6 +133,27 @@ def test_p33_kvm_is_reached_by_its_group_and_never_by_roots(
     else:
         assert tenders._groups(tender, confinement) == expected
     assert tenders._groups(Tender("solo5-spt", SPT, "/bin/sh"), confinement) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "expected"), [(0o666, 0, []), (0o660, 109, [109]), (0o600, 0, None), (0o660, 0, None)]
+)
+def test_p33_a_tender_that_cannot_open_its_taps_is_refused_before_anything_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: int, expected: list[int] | None
+) -> None:
+    """Where /dev/net/tun is for root alone, it would start and end at once."""
+    real = os.stat
+    own = list(real(tmp_path))
+    own[0], own[5] = 0o020000 | mode, group
+    monkeypatch.setattr(os, "stat", lambda path: os.stat_result(own) if path == tenders.TUN else real(path))
+    if expected is None:
+        with pytest.raises(NoTender, match="/dev/net/tun is for root alone") as refused:
+            tenders._network_groups(Confinement(uid=UID), has_interfaces=True)
+        assert refused.value.hint == "chmod 0666 /dev/net/tun"
+    else:
+        assert tenders._network_groups(Confinement(uid=UID), has_interfaces=True) == expected
+    assert tenders._network_groups(Confinement(uid=UID), has_interfaces=False) == []
+    assert tenders._network_groups(Confinement(), has_interfaces=True) == []
 
 
 @pytest.mark.skipif(SUITE is None, reason="SOLO5_TESTS does not name the tests directory of a built Solo5")
