@@ -1,7 +1,8 @@
-"""cgroups, on directories that look like them (no test may move this machine's processes about)."""
+"""cgroups, on directories that look like them, and on a new one of the running kernel with a process of ours."""
 
 import contextlib
 import os
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 
@@ -162,3 +163,41 @@ def test_a_cgroup_that_cannot_be_made_is_an_answer(tmp_path: FilePath) -> None:
         Cgroups(str(tmp_path / "gone")).make(deployment("a:b"), "12ab", held)
     with pytest.raises(NoCgroup, match="cannot be entered"):
         cgroups.enter(str(tmp_path / "gone"), os.getpid())
+
+
+def real_cgroup() -> FilePath:
+    """A new cgroup of version 2 of the running kernel, or a skip: limits need controllers, processes do not."""
+    place = cgroups._own_cgroup("/proc/self/mountinfo", "/proc/self/cgroup")
+    if place is None:
+        pytest.skip("this machine has no cgroups of version 2")
+    made = FilePath(place) / f"albatross-test-{os.getpid()}"
+    try:
+        made.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    return made
+
+
+def test_processes_enter_and_leave_cgroups_of_the_running_kernel() -> None:
+    base = real_cgroup()
+    place = base / "unikernels" / "path-dev" / "token"
+    place.mkdir(parents=True)
+    guest = subprocess.Popen(["sleep", "100"])
+    try:
+        cgroups.enter(str(place), guest.pid)
+        assert (place / "cgroup.procs").read_text() == f"{guest.pid}\n"
+        assert FilePath(f"/proc/{guest.pid}/cgroup").read_text().splitlines()[-1].endswith("/unikernels/path-dev/token")
+        cgroups.remove(str(place))
+        assert place.exists(), "a cgroup with a process in it stays"
+        guest.kill()
+        guest.wait()
+        with pytest.raises(NoCgroup):
+            cgroups.enter(str(place), guest.pid)
+        Cgroups(str(base)).reclaim(["another"])
+        assert not place.parent.exists(), "the last one takes its delegation's with it"
+    finally:
+        guest.kill()
+        guest.wait()
+        for path in (place, place.parent, place.parent.parent, base):
+            with contextlib.suppress(OSError):
+                path.rmdir()
