@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -19,15 +20,21 @@ from pathlib import Path as FilePath
 import pytest
 
 from albatross_pki.commands import StatsSubscribe
+from albatross_pki.host.domain_metrics import DomainMetrics
 from albatross_pki.host.influx_export import MAX_BATCH, SampleQueue
 from albatross_pki.host.influx_lines import lines
+from albatross_pki.host.own_metrics import OwnMetrics
 from albatross_pki.messages import Header, Message
-from albatross_pki.names import Name
+from albatross_pki.names import Name, Path
+from albatross_pki.policies import Policy
+from albatross_pki.policy.tree import ResourceTree
 from albatross_pki.replies import InterfaceStats, ProcessMemory, ResourceUsage, Statistics, Text, Timeval
+from albatross_pki.transport.channel import Served
 from albatross_pki.wire.framing import FrameDecoder, frame
 from albatross_pki.wire.message import decode_message, encode_message
 
 DEADLINE = 20.0
+PATIENCE = 60.0  # seconds for a database to start on a loaded machine
 NOW = 1_750_000_010_500_000_789
 START = "from albatross_pki.host.influx_cli import main; main()"
 USAGE = ResourceUsage(Timeval(0, 20_000), Timeval(0, 540_000), 449, 0, 0, 0, 180, 0, 0, 0, 0, 0, 0, 0, 2, 17)
@@ -243,48 +250,110 @@ def test_wrong_options_are_errors(options: list[str], text: str) -> None:
 INFLUXD = shutil.which("influxd")
 
 
+@contextlib.contextmanager
+def influxdb(directory: FilePath) -> Iterator[str]:
+    """A real InfluxDB in a directory of its own, on ports that were free; its address."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with tcp_listener() as first, tcp_listener() as second:
+            http_port, rpc_port = first.getsockname()[1], second.getsockname()[1]
+        sections = {
+            "meta": f'dir = "{directory}/meta"',
+            "data": f'dir = "{directory}/data"\nwal-dir = "{directory}/wal"',
+            "http": f'bind-address = "127.0.0.1:{http_port}"',
+        }
+        configuration = f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n'
+        configuration += "".join(f"[{name}]\n{content}\n" for name, content in sections.items())
+        (directory / "influxdb.conf").write_text(configuration)
+        with open(directory / "influxdb.log", "ab") as log:
+            database = subprocess.Popen(
+                [str(INFLUXD), "-config", str(directory / "influxdb.conf")],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "HOME": str(directory)},
+            )
+        try:
+            base = f"http://127.0.0.1:{http_port}"
+            if answers(base, database):
+                yield base
+                return
+            assert time.monotonic() < deadline, (directory / "influxdb.log").read_text()
+        finally:
+            database.terminate()
+            database.wait(PATIENCE)
+
+
+def answers(base: str, database: "subprocess.Popen[bytes]") -> bool:
+    """Whether the database has started; not if its port was taken meanwhile."""
+    deadline = time.monotonic() + PATIENCE
+    while database.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{base}/ping", timeout=PATIENCE) as answer:
+            return bool(answer.status == 204)
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.skipif(INFLUXD is None, reason="needs influxd (Debian package influxdb)")
 def test_a_real_influxdb_takes_the_lines(tmp_path: FilePath, source: StandIn) -> None:
-    with tcp_listener() as first, tcp_listener() as second:
-        http_port, rpc_port = first.getsockname()[1], second.getsockname()[1]
-    sections = {
-        "meta": f'dir = "{tmp_path}/meta"',
-        "data": f'dir = "{tmp_path}/data"\nwal-dir = "{tmp_path}/wal"',
-        "http": f'bind-address = "127.0.0.1:{http_port}"',
-    }
-    configuration = f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n'
-    configuration += "".join(f"[{name}]\n{content}\n" for name, content in sections.items())
-    (tmp_path / "influxdb.conf").write_text(configuration)
-    database = subprocess.Popen(
-        [str(INFLUXD), "-config", str(tmp_path / "influxdb.conf")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )
-    try:
-        base = f"http://127.0.0.1:{http_port}"
+    with influxdb(tmp_path) as base:
         query(base, "CREATE DATABASE albatross")
         with exporting(tmp_path, "--influx-url", f"{base}/write?db=albatross"):
             source.accept()
             source.send(Message(Header(Name.parse("foo:dev")), SAMPLE))
-            question = "SELECT utime, maxrss FROM albatross..resource_usage WHERE vm = 'dev'"
-            deadline = time.monotonic() + DEADLINE
-            while b"0.02,449" not in (answer := query(base, question)):
-                assert time.monotonic() < deadline, answer
-                time.sleep(0.05)
-    finally:
-        database.terminate()
-        database.wait(DEADLINE)
+            until(base, "SELECT utime, maxrss FROM albatross..resource_usage WHERE vm = 'dev'", b"0.02,449")
+        fields = json.loads(query(base, "SHOW FIELD KEYS ON albatross FROM kinfo_mem"))
+        (series,) = fields["results"][0]["series"]
+        assert ["vsize", "integer"] in series["values"]
+        assert ["uptime", "float"] in series["values"]
+
+
+@pytest.mark.skipif(INFLUXD is None, reason="needs influxd (Debian package influxdb)")
+def test_p19_a_real_influxdb_understands_hostile_names_and_own_metrics_as_they_are_meant(tmp_path: FilePath) -> None:
+    devices = ["x,vm=other", "x y=1i", "x\nresource_usage,vm=other utime=0", "x\\", "\udcff", "e=f"]
+    interfaces = tuple(InterfaceStats(device, *[0] * 17) for device in devices)
+    path = Path.parse("dev")
+    own = OwnMetrics("albatross", ("127.0.0.1", 1), {"unix": Served(1, 2)})
+    policies = [(path, Policy(frozenset({0}), 3, 64, 5))]
+    domains = DomainMetrics().lines(policies, ResourceTree(), [], {}, [])
+    with influxdb(tmp_path) as base:
+        query(base, "CREATE DATABASE albatross")
+        for batch in (
+            lines(DEV, Statistics(USAGE, interfaces), time.time_ns()),
+            own.batch(),
+            "".join(f"{each}\n" for each in domains).encode(),
+        ):
+            with urllib.request.urlopen(f"{base}/write?db=albatross", batch, timeout=PATIENCE) as answer:
+                assert answer.status == 204
+
+        def shown(question: str) -> list[list[object]]:
+            (series,) = json.loads(query(base, question))["results"][0]["series"]
+            found: list[list[object]] = series["values"]
+            return found
+
+        assert shown("SHOW TAG KEYS ON albatross FROM interface") == [["bridge"], ["vm"]]
+        assert shown("SHOW TAG VALUES ON albatross FROM interface WITH KEY = vm") == [["vm", "dev"]]
+        bridges = shown("SHOW TAG VALUES ON albatross FROM interface WITH KEY = bridge")
+        assert len(bridges) == len(devices)
+        assert shown("SHOW TAG VALUES ON albatross FROM resource_usage WITH KEY = vm") == [
+            ["vm", "albatross"],
+            ["vm", "dev"],
+        ]
+        limits = 'SELECT "maximum unikernels", "maximum memory" FROM albatross.."albatross-policies"'
+        assert shown(f"{limits} WHERE domain = 'dev'")[0][1:] == [3, 64]
+        assert shown("SELECT active, total FROM albatross..connections WHERE kind = 'unix'")[0][1:] == [1, 2]
+
+
+def until(base: str, question: str, wanted: bytes) -> bytes:
+    """The database's answer as soon as ``wanted`` is in it."""
+    deadline = time.monotonic() + PATIENCE
+    while wanted not in (answer := query(base, question)):
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.05)
+    return answer
 
 
 def query(base: str, text: str) -> bytes:
-    """Ask the database, which may still be starting."""
+    """Ask the database."""
     data = urllib.parse.urlencode({"q": text}).encode()
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            with urllib.request.urlopen(f"{base}/query", data, timeout=DEADLINE) as answer:
-                return bytes(answer.read())
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with urllib.request.urlopen(f"{base}/query", data, timeout=PATIENCE) as answer:
+        return bytes(answer.read())
