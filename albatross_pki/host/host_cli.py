@@ -134,10 +134,12 @@ def _programs(
     if os.geteuid() == 0:
         if not one_user:
             users = separation.daemon_users()
-            readable = separation.divide(directory, users, tls)
-            reason = separation.obstacle(users, directory)
+            reason = separation.unavailable(users)
             if reason is None:
-                return divided(directory, users, readable, keep_running=keep_running, statistics=statistics)
+                readable = separation.divide(directory, users, tls)
+                reason = separation.obstacle(users, directory)
+                if reason is None:
+                    return divided(directory, users, readable, keep_running=keep_running, statistics=statistics)
             say("warning", f"all programs run as root, P37 is not in force: {reason}")
         separation.unite(directory)
     return programs(directory, tls, keep_running=keep_running, statistics=statistics)

@@ -1,7 +1,8 @@
 """A user for each program of a host that root runs in one directory, so that whoever takes over one has no other.
 
 ``daemon_users`` chooses them: those of an installed package if they are all there, else numbers that nothing else
-uses. ``obstacle`` says why it cannot be done here. ``divide`` gives each what it needs of the directory and no more:
+uses. ``unavailable`` and ``obstacle`` say why it cannot be done here. ``divide`` gives each what it needs of the
+directory and no more:
 
 ========================  =====================================  ======================================
 below DIR                 whose                                  who else
@@ -28,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import make_file, read_file
-from albatross_pki.host.confinement import FIRST_UID
+from albatross_pki.host.confinement import FIRST_UID, may_give_users
 
 NAMES = ("albatross-console", "albatross-stats", "albatross-authorise", "albatross-tls")
 FIRST_DAEMON_UID = FIRST_UID - 16  # right before the unikernels' own
@@ -73,6 +74,14 @@ def daemon_users() -> DaemonUsers:
     except KeyError:
         return DaemonUsers(*(User(uid, uid) for uid in range(FIRST_DAEMON_UID, FIRST_DAEMON_UID + len(NAMES))))
     return DaemonUsers(*(User(entry.pw_uid, entry.pw_gid) for entry in entries))
+
+
+def unavailable(users: DaemonUsers) -> str | None:
+    """Why this process cannot give programs to these users; ``None`` if it can."""
+    for user in (users.console, users.statistics, users.authoriser, users.endpoint):
+        if not (may_give_users(user.uid, 1) and may_give_users(user.gid, 1)):
+            return f"this process may not make others run as user {user.uid} (a container without it, perhaps)"
+    return None
 
 
 def obstacle(users: DaemonUsers, directory: str) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from albatross_pki.host.separation import DaemonUsers, User, daemon_users, obstacle
-from tests.e2e.site import HELLO, Site, eventually
+from tests.e2e.site import HELLO, PROGRAMS, Site, eventually
 from tests.pki_builder import policy
 
 REPOSITORY = Path(__file__).parents[2]
@@ -192,6 +192,24 @@ def test_where_it_is_not_possible_the_host_says_so_and_works() -> None:
         assert {uids[0] for _, uids in processes(site).values()} == {0}
         dev = site.root.delegate("dev", policy(unikernels=4, memory_mb=64))
         assert site.bistro(dev, "create", "hello", str(HELLO), "--mem=4").status == 0
+        site.stop()
+    finally:
+        site.destroy()
+
+
+def test_root_of_a_small_container_runs_everything_as_itself() -> None:
+    """A user namespace that has root and nobody else, as rootless containers may."""
+    users_or_skip()
+    site = Site(Path(tempfile.mkdtemp(prefix="alba-u-")))
+    inside = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespace can be made here")
+    program = [*inside, str(PROGRAMS / "albatross-host"), "start", "host"]
+    try:
+        started = subprocess.run(program, cwd=site.directory, capture_output=True, text=True, timeout=100)
+        assert started.returncode == 0, started.stdout + started.stderr
+        assert "P37 is not in force: this process may not make others run as user" in started.stdout
+        assert site.local("create", "hello", str(HELLO), "--mem=4").status == 0
         site.stop()
     finally:
         site.destroy()

@@ -1,6 +1,7 @@
 """albatrossd as a process: its sockets, its end, and what survives it."""
 
 import os
+import re
 import signal
 import socket
 import struct
@@ -88,6 +89,24 @@ def test_p21_after_a_crash_what_runs_is_adopted_and_supervised(tmp_path: FilePat
         assert host.unikernels() == {pid}
         os.kill(pid, signal.SIGKILL)  # its end cannot be known to us: it counts as a failure
         until(lambda: host.unikernels() not in (set(), {pid}))
+
+
+def test_what_is_wanted_starts_in_the_order_of_the_startup_numbers(tmp_path: FilePath) -> None:
+    """Of equal numbers in the order of their names; without one it is 50."""
+    with daemon(tmp_path) as host:
+        order = [("c", 1), ("a", 20), ("b", 20), ("d", None), ("e", 90)]
+        for letter, startup in sorted(order):
+            command = create(startup=startup) if startup is not None else create()
+            assert host.ask(f"dev:{host.label(letter)}", command) == Text("created unikernel")
+        host.stop()
+        begin = len(host.log())
+        host.start()
+        deadline = time.monotonic() + 20
+        while len(host.running()) < len(order):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        begun = re.findall(r"started dev:(\S+) ", host.log()[begin:])
+        assert begun == [host.label(letter) for letter, _ in order]
 
 
 def test_p22_what_is_wanted_and_could_not_start_is_tried_again(tmp_path: FilePath) -> None:
