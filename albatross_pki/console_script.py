@@ -52,6 +52,7 @@ def run(command: Runnable, arguments: Sequence[str] | None = None) -> NoReturn:
 
 def execute(command: Runnable, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """As ``run``, but return the exit status instead of leaving; ``program`` is the name shown in hints."""
+    streams = sys.stdout, sys.stderr
     try:
         result = command.main(arguments, program, standalone_mode=False)
     except AlbatrossError as error:
@@ -60,11 +61,21 @@ def execute(command: Runnable, arguments: Sequence[str] | None = None, program: 
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _reader_gone()
+    except SystemExit:
+        if sys.stdout is streams[0]:
+            raise
+        sys.stdout, sys.stderr = streams  # click's answer to a reader that went away: it replaces both and exits with 1
+        return _reader_gone()
     except Exception as error:  # noqa: BLE001  this is the place where nothing may get past
         return _report_foreign(error)
     return result if isinstance(result, int) and not isinstance(result, bool) else int(ExitCode.OK)
+
+
+def _reader_gone() -> int:
+    """Nothing that is still printed meets the broken pipe once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def report(error: AlbatrossError) -> None:

@@ -1,5 +1,8 @@
 """Every command line ends through one door: the right words on standard error, the right exit status."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -66,3 +69,21 @@ def test_an_integer_result_is_the_exit_status() -> None:
 def test_help_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(raising(KeyError()), ["--help"]) == 0
     assert "Usage" in capsys.readouterr().out
+
+
+def test_a_reader_that_went_away_ends_it_as_the_signal_would() -> None:
+    """In a process of its own: click has an answer of its own to a broken pipe, which must not be ours."""
+    code = (
+        "import click\n"
+        "from albatross_pki.console_script import run\n"
+        "def talk():\n    while True:\n        print('line', flush=True)\n"
+        "run(click.Command('talk', callback=talk))\n"
+    )
+    talking = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with talking:
+        assert talking.stdout is not None
+        assert talking.stderr is not None
+        assert talking.stdout.readline() == b"line\n"
+        talking.stdout.close()
+        assert talking.stderr.read() == b""
+    assert talking.returncode == 141
