@@ -1,6 +1,7 @@
 """What unikernels use, on the host and through TLS: of the path that was asked about, and of nobody else."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +17,13 @@ TICKER = EXAMPLES / "ticker.spt"
 
 @pytest.fixture(autouse=True)
 def statistics(site: Site) -> Iterator[None]:
-    """albatross-stats, ten times a second, so that nobody waits."""
+    """albatross-stats, ten times a second, so that nobody waits; the authoriser may connect, as with ``--stats``."""
+    sockets = site.host / "run" / "util"
     program = [str(PROGRAMS / "albatross-stats"), "--tmpdir", str(site.host / "run"), "--interval", "0.1"]
     process = subprocess.Popen(program)
     try:
-        assert eventually((site.host / "run" / "util" / "stat.sock").exists, 30)
+        assert eventually((sockets / "stat.sock").exists, 30)
+        os.chown(sockets / "stat.sock", -1, (sockets / "console.sock").stat().st_gid)
         yield
     finally:
         process.terminate()
