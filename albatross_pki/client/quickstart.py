@@ -137,6 +137,7 @@ def story_directory(keep: str | None) -> Iterator[str]:
         yield os.path.abspath(keep)
         return
     directory = tempfile.mkdtemp(prefix="albatross-")
+    os.chmod(directory, 0o711)  # noqa: S103  as root, each program has a user of its own, who passes through
     try:
         os.mkdir(os.path.join(directory, "tmp"))
         yield directory
