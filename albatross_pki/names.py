@@ -9,7 +9,6 @@ Names and paths are never the same thing: the name ``a:b`` and the path ``a:b:``
 What the wire, certificates and file names carry is ``str(name)``, the canonical text.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -130,5 +129,7 @@ def derived_mac(netif: str, name: Name) -> bytes:
     MD5 is a fixed part of Albatross' format here, not a protection. ``netif`` is the device's name inside the
     unikernel.
     """
+    import hashlib  # it loads OpenSSL's part of it, which few command lines need
+
     digest = hashlib.md5(f"{netif}{name}".encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
     return b"\x00\x80\x41" + digest[:3]

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from albatross_pki.names import Name
+from albatross_pki.replies import Unikernels
+from albatross_pki.unikernels import UnikernelInfo
+from tests.client.peers import Daemon
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "albatross_pki"
 
@@ -106,6 +111,37 @@ def test_every_module_says_what_it_is_for() -> None:
     texts = {str(file.relative_to(ROOT)): file.read_text() for _, file in modules()}
     silent = [name for name, text in texts.items() if text and not ast.get_docstring(ast.parse(text))]
     assert silent == []
+
+
+# what a question to a daemon of this host has no use for: TLS, certificates, files of one's own, other commands
+NOT_FOR_INFO = (
+    *HEAVY,
+    *("hashlib", "http.client", "rich", "shutil", "tempfile", "tomllib", "subprocess", "zlib"),
+    *("albatross_pki.ca", "albatross_pki.policy", "albatross_pki.image", "albatross_pki.transport.tls"),
+    *("albatross_pki.client.remote", "albatross_pki.client.update", "albatross_pki.client.apply"),
+    *("albatross_pki.client.top", "albatross_pki.client.explaining", "albatross_pki.client.upstream"),
+)
+
+
+@pytest.mark.parametrize("program", ["albatross_pki.client.cli", "albatross_pki.client.local_cli"])
+def test_a_local_info_loads_only_what_it_needs(program: str, tmp_path: Path) -> None:
+    """With its answer: a table of one unikernel."""
+    info = UnikernelInfo(frozenset({0}), 32, bytes(32))
+    probe = (
+        f"import sys\nfrom {program} import main\nsys.argv = ['info', 'info', '--tmpdir', {str(tmp_path)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print(*sorted(set(sys.modules) & set({NOT_FOR_INFO!r})), file=sys.stderr)"
+    )
+    # an installed package's finder, if it is an editable one, brings modules of its own along: -S leaves it out
+    paths = f"import sys; sys.path += {[str(ROOT), *_site()]!r}\n"
+    with Daemon(tmp_path / "util" / "vmmd.sock", [Unikernels(((Name.parse("dev:web"), info),))]):
+        done = subprocess.run([sys.executable, "-S", "-c", paths + probe], capture_output=True, text=True, timeout=60)
+    assert "dev:web" in done.stdout
+    assert (done.returncode, done.stderr.split()) == (0, [])
+
+
+def _site() -> list[str]:
+    return [path for path in sys.path if path.endswith("-packages")]
 
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]

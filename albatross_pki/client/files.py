@@ -6,7 +6,6 @@ its manifest does not fit the devices that were given. The host judges again; th
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -82,6 +81,8 @@ def default_target(name: Name) -> str:
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[BinaryIO]:
     """A file that appears as ``path``, complete, or not at all; an existing one is refused."""
+    import tempfile
+
     if os.path.lexists(path):
         raise BadFile(path, "exists already", hint="name another file with --to FILE")
     try:

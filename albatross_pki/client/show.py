@@ -6,7 +6,6 @@ documents that the tables are made from.
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,8 +44,11 @@ class Screen:
     @classmethod
     def standard(cls, form: str, quiet: bool) -> "Screen":
         """Standard output as it is."""
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        return cls(form, quiet, width)
+        if not sys.stdout.isatty():
+            return cls(form, quiet)
+        import shutil
+
+        return cls(form, quiet, shutil.get_terminal_size().columns)
 
     def answer(self, name: Name, reply: Success, prefix: str = "") -> None:
         """Print an answer about ``name``; ``prefix`` stands in front of it for people."""

@@ -15,7 +15,6 @@ What an old encoding cannot say reads as: no startup, the name added, one CPU, n
 an old encoding that cannot hold it is left out; of several CPUs the smallest is written.
 """
 
-import hashlib
 from dataclasses import replace
 
 from albatross_pki.unikernels import Settings, UnikernelConfig
@@ -93,6 +92,8 @@ def deployment_digest(config: UnikernelConfig, image_digest: bytes) -> bytes:
     It is taken over the newest encoding with ``compressed`` false and ``image_digest``, the 32 octets of the SHA-256
     of the uncompressed image, in the image's place; so it does not depend on how the image travelled.
     """
+    import hashlib  # not loaded by those who only talk about configurations
+
     if len(image_digest) != 32:
         raise MalformedMessage(f"must have 32 octets, not {len(image_digest)}", "image digest")
     return hashlib.sha256(encode_config(replace(config, image=image_digest, compressed=False))).digest()
