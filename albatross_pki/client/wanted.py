@@ -214,11 +214,19 @@ class _Table:
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(self._list(key, str))
 
-    def text(self, key: str, *, needed: bool = False) -> str | None:
+    def file(self, key: str, *, needed: bool = False) -> str | None:
+        """The name of a file, as it stands there."""
         value = self._take(key, None)
-        if value is None and needed:
-            self.note(f"'{key}' is missing")
-        return value if value is not None and self._is(str, key, value) else None
+        if value is None:
+            if needed:
+                self.note(f"'{key}' is missing")
+            return None
+        if not self._is(str, key, value):
+            return None
+        if "\0" in value:
+            self.note(f"'{key}' is no name of a file")
+            return None
+        return str(value)
 
     def truth(self, key: str, default: bool) -> bool:
         value = self._take(key, default)
@@ -281,7 +289,7 @@ def _policy(table: _Table) -> Policy:
 
 
 def _block(table: _Table, directory: str) -> WantedBlock:
-    content = table.text("content")
+    content = table.file("content")
     return WantedBlock(table.must("size_mb", 1), None if content is None else _file(content, directory))
 
 
@@ -304,7 +312,7 @@ def _unikernel(table: _Table, directory: str) -> WantedUnikernel:
             table.note(f"'{what}' must be a set: each one is another device of the image")
     for block in settings.blocks:
         table.check("blocks", block.host_device, parse_label)
-    image = table.text("image", needed=True)
+    image = table.file("image", needed=True)
     return WantedUnikernel(settings, _file(image or "", directory))
 
 

@@ -2,16 +2,22 @@
 
 import json
 import threading
+from pathlib import Path as FilePath
 
 import pytest
 
 from albatross_pki.client.apply_cli import plan_document, plan_text
 from albatross_pki.client.comparison import Change
 from albatross_pki.client.difference import Action, Difference, Kind, Step
+from albatross_pki.client.local_cli import program
 from albatross_pki.client.performing import Outcome, Result, perform
 from albatross_pki.client.wanted import Wanted
+from albatross_pki.console_script import execute
 from albatross_pki.errors import Refused
 from albatross_pki.names import Name, Path
+from albatross_pki.policies import Policy
+from albatross_pki.replies import BlockDevices, Policies, Unikernels
+from tests.client.peers import Daemon
 
 SECRET = Change("arguments", ["--key=old"], ["--key=new"])
 STEPS = (
@@ -169,3 +175,44 @@ def test_many_steps_with_few_at_once(workers: int) -> None:
     results = perform(chain(*edges), do, lambda _: None, workers)
     assert len(results) == 59
     assert most <= workers
+
+
+def test_a_daemon_that_knows_no_more_than_av5_is_enough(tmp_path: FilePath, capsys: pytest.CaptureFixture[str]) -> None:
+    """Albatross' own has no socket for questions of ours, and its policies are all the operator's."""
+    file = tmp_path / "wanted.toml"
+    file.write_text('[policies.web]\nunikernels = 1\nmemory_mb = 64\n[blocks."web:vol"]\nsize_mb = 1\n')
+    policy = Policy(frozenset({0}), 1, 64)
+    policies = Policies(((Name.of_path(Path(("web",))), policy),))
+    words = ["plan", str(file), "--tmpdir", str(tmp_path), "-o", "name"]
+    with Daemon(tmp_path / "util" / "vmmd.sock", [Unikernels(())], [BlockDevices(())], [policies]):
+        assert execute(program(), words, "albatross-client-local") == 1
+    assert capsys.readouterr().out == "web:vol\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b"[unikernels]\nx = 1",
+        b"unikernels = 5",
+        b"[blocks.v]\nsize_mb = 99999999999999999999999999",
+        b"[blocks.v]\nsize_mb = nan",
+        b"[unikernels.x]\nimage = '/'\nnetworks = [[]]",
+        b"[unikernels.'\\u001b[2J']\nimage = 'x'",
+        b"[unikernels.x]\nimage = 'a\\u0000b'",
+        b'[unikernels.x]\nimage = "a\\u0000b"',
+        b'[blocks.x]\nsize_mb = 1\ncontent = "a\\u0000b"',
+        b"path = []",
+        b"x = " + b"[" * 5000,
+    ],
+)
+def test_a_hostile_file_is_refused_with_its_place(
+    text: bytes, tmp_path: FilePath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wanted.toml"
+    file.write_bytes(text)
+    # nobody listens: an attempt to send would end with 122
+    assert execute(program(), ["apply", str(file), "--tmpdir", str(tmp_path)], "albatross-client-local") == 124
+    err = capsys.readouterr().err
+    assert all(line.startswith((f"error: {file}: ", "hint: ")) for line in err.splitlines())
+    assert "\x1b" not in err
