@@ -102,7 +102,7 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
     peers = frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)})
     names = HostNames(options["hosts"], options["cert"], peers, anchors, datetime.now(UTC))
     with contextlib.ExitStack() as opened:
-        store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_issuer=bounds.replay_entries_per_issuer)
+        store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_holder=bounds.replay_entries_per_path)
         opened.callback(store.close)
         audit = AuditLog(os.path.join(statedir, "audit.log"))
         opened.callback(audit.close)

@@ -53,6 +53,7 @@ from albatross_pki.endpoint.judging import (
     verdict_of,
 )
 from albatross_pki.endpoint.live import LiveStream
+from albatross_pki.endpoint.rates import Rate, TokenBuckets
 from albatross_pki.endpoint.recording import Recording, Source
 from albatross_pki.endpoint.replay import ReplayStore, StoreUnusable
 from albatross_pki.endpoint.revocation import RevocationLists
@@ -72,6 +73,7 @@ from albatross_pki.wire.message import encode_message
 from albatross_pki.wire.side import decode_side, encode_side
 
 _COUNTS_SECONDS = 60.0
+_COMPLAINTS = Rate(20, 1 / 60)  # warnings about one user of the host
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class Authoriser:
     streams: set[LiveStream] = field(default_factory=set)
     _outcomes: "set[asyncio.Task[None]]" = field(default_factory=set)
     _requests: int = 0
+    _complaints: TokenBuckets = field(default_factory=lambda: TokenBuckets(_COMPLAINTS))
 
     def __post_init__(self) -> None:
         self.allowances = Allowances(self.bounds)
@@ -117,12 +120,17 @@ class Authoriser:
         """Serve one connection until it ends."""
         peer = channel.peer
         if peer.uid not in self.peers:
-            log.warning("user %d (process %d) is not an endpoint and was sent away", peer.uid, peer.pid)
+            self._complain(peer.uid, "user %d (process %d) is not an endpoint and was sent away", peer.uid, peer.pid)
             return
         try:
             await self._serve_all(channel)
         except AlbatrossError as error:
-            log.warning("the connection of process %d ended: %s", peer.pid, error)
+            self._complain(peer.uid, "the connection of process %d ended: %s", peer.pid, printable(str(error), 512))
+
+    def _complain(self, uid: int, text: str, *about: object) -> None:
+        """Log a warning about a user, who cannot fill the log with them."""
+        level = logging.WARNING if self._complaints.try_take(uid, 1, monotonic()) else logging.DEBUG
+        log.log(level, text, *about)
 
     async def _serve_all(self, channel: Channel) -> None:
         request = await channel.receive()
@@ -239,7 +247,7 @@ class Authoriser:
                 raise Refused(judged.judgement.reasons)
             if spooled is not None and spool is not None:
                 refuse_unless_file(spool, self.daemons.directory)
-                _check_spool(authorised, spooled, spool)
+                _check_spool(authorised, spooled, spool, verdict_of(judged.judgement, self.bounds).stream_limit)
             handed = await self._begin(asked, now, judged, authorised, spool)
         except AlbatrossError as error:
             reasons = error.reasons if isinstance(error, Refused) else (error.message,)
@@ -265,10 +273,11 @@ class Authoriser:
             asyncio.get_running_loop().call_soon(self._note_read, asked, source, intent, now)
             return await self._ask(judged, authorised, spool, now)  # reads are not held up
         await self.recording.change(source, intent(), monotonic())
-        self.issuers.saw(judged.cas, authorised.policies[0].path.labels[0] if authorised.policies else "", now)
+        delegation = authorised.name.path.labels[0] if authorised.name.path.labels else ""
+        self.issuers.saw(judged.cas, delegation, now)
         once = self._once(judged, authorised)
         if once:
-            self.store.consume(authorised.leaf, authorised.not_after)
+            self.store.consume(authorised.leaf, authorised.not_after, delegation)
         try:
             return await self._ask(judged, authorised, spool, now)
         except Refused:
@@ -400,9 +409,11 @@ class Authoriser:
         self.recording.tell_counts(self.clock())
 
 
-def _check_spool(authorised: AuthorisedRequest, spooled: ExecuteRequest, spool: int) -> None:
+def _check_spool(authorised: AuthorisedRequest, spooled: ExecuteRequest, spool: int, limit: int) -> None:
     """What can be said about the spooled octets without reading them; albatrossd reads and judges them anyway."""
     size = os.fstat(spool).st_size
+    if size > limit:
+        raise Refused([f"{size} octets were spooled where the certificate allows {limit}"])
     if size != spooled.spooled:
         raise TransportError(f"the endpoint spooled {size} octets and says {spooled.spooled}")
     match authorised.command:

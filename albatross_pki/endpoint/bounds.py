@@ -62,7 +62,7 @@ class AuthoriserBounds:
     crl_entries: int = 10_000
     crl_octets_per_delegation: int = 8 * MEBIBYTE  # pushed below one top-level delegation
     issuer_octets_per_delegation: int = 8 * MEBIBYTE  # CA certificates kept below one top-level delegation
-    replay_entries_per_issuer: int = 100_000  # one-time leaves that are still valid, of one CA key
+    replay_entries_per_path: int = 100_000  # one-time leaves that are still valid, of one top-level delegation
     clock_back_seconds: float = 300.0  # how far the clock may go back behind the latest time seen
     audit_octets_per_path: int = 4 * MEBIBYTE  # reads and refusals listed at once: some 3000; more are counted
     audit_octets_per_path_per_minute: int = 64 * 1024  # and in the long run: 92 MB a day

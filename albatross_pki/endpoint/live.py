@@ -6,6 +6,7 @@ Answers that are one message get no such word: they are over before it could mat
 is used again.
 """
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -17,6 +18,8 @@ from albatross_pki.messages import ROOT
 from albatross_pki.transport.channel import Channel
 from albatross_pki.transport.errors import TransportError
 from albatross_pki.wire.side import encode_side
+
+_WORD_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +37,9 @@ class LiveStream:
         """Tell the endpoint why, then shut the stream down for everybody who has it."""
         log.info("a stream of %s was ended: %s", self.judged.judgement.name, why)
         if self.answers != "single":
-            with contextlib.suppress(TransportError):
-                await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
+            with contextlib.suppress(TransportError, TimeoutError):
+                async with asyncio.timeout(_WORD_SECONDS):  # an endpoint that does not listen gains no time by it
+                    await self.endpoint.send(encode_side(Verdict(self.judged.judgement.name or ROOT, (why,))))
         self.shut()
 
     def shut(self) -> None:

@@ -9,6 +9,7 @@ going back does not bring it back.
 
 import logging
 import sqlite3
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from albatross_pki.authorised import CertificateId
@@ -16,9 +17,9 @@ from albatross_pki.errors import AlbatrossError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
-CREATE TABLE used (issuer_key BLOB NOT NULL, serial BLOB NOT NULL, not_after INTEGER NOT NULL,
+CREATE TABLE used (issuer_key BLOB NOT NULL, serial BLOB NOT NULL, not_after INTEGER NOT NULL, holder TEXT,
                    PRIMARY KEY (issuer_key, serial)) WITHOUT ROWID;
 CREATE INDEX used_not_after ON used (not_after);
 CREATE TABLE clock (latest INTEGER NOT NULL);
@@ -26,6 +27,7 @@ INSERT INTO clock VALUES (0);
 CREATE TABLE crl_numbers (issuer_key BLOB NOT NULL, issuer BLOB NOT NULL, number BLOB NOT NULL,
                           PRIMARY KEY (issuer_key, issuer)) WITHOUT ROWID;
 """
+_FROM_1_TO_2 = "ALTER TABLE used ADD COLUMN holder TEXT"  # of older entries nobody knows whose they are
 _KEEP = timedelta(days=1)  # behind a leaf's end, for clocks that disagree
 _CLOCK_STEP = 60  # seconds; the latest time is written at most this often
 
@@ -35,7 +37,7 @@ class AlreadyUsed(AlbatrossError):
 
 
 class TooManyUsed(AlbatrossError):
-    """One CA key has more one-time leaves in use than are kept for it."""
+    """More one-time leaves below one top-level delegation are in use than are kept for it."""
 
 
 class StoreUnusable(AlbatrossError):
@@ -43,16 +45,17 @@ class StoreUnusable(AlbatrossError):
 
 
 class ReplayStore:
-    """The open store; for one thread at a time. ``most_per_issuer`` bounds what one CA's leaves can fill."""
+    """The open store; for one thread at a time. ``most_per_holder`` bounds what one top-level delegation can fill."""
 
-    def __init__(self, path: str, *, most_per_issuer: int) -> None:
-        self._most = most_per_issuer
+    def __init__(self, path: str, *, most_per_holder: int) -> None:
+        self._most = most_per_holder
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._prepare(path)
             (self._latest,) = self._database.execute("SELECT latest FROM clock").fetchone()
+            self._count()
         except sqlite3.Error as error:
             raise StoreUnusable(f"{path}: {error}") from error
 
@@ -60,8 +63,14 @@ class ReplayStore:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreUnusable(f"{path} was written by a newer version of this program ({version})")
-        if version == 0:
-            self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+        steps = {0: _SCHEMA, 1: f"{_FROM_1_TO_2};", SCHEMA_VERSION: ""}[version]
+        if steps:
+            self._database.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+
+    def _count(self) -> None:
+        self._used_by = Counter[str](
+            dict(self._database.execute("SELECT holder, count(*) FROM used WHERE holder NOT NULL GROUP BY holder"))
+        )
 
     def close(self) -> None:
         self._database.close()
@@ -79,6 +88,7 @@ class ReplayStore:
                 self._database.execute("UPDATE clock SET latest = max(latest, ?)", (second,))
                 self._latest = second
                 self._database.execute("DELETE FROM used WHERE not_after < ?", (second - int(_KEEP.total_seconds()),))
+                self._count()
             except sqlite3.Error as error:  # tried again with the next request; what changes something is refused
                 log.error("cannot record the time: %s", error)
 
@@ -86,16 +96,21 @@ class ReplayStore:
         query = "SELECT 1 FROM used WHERE issuer_key = ? AND serial = ?"
         return self._database.execute(query, _key(leaf)).fetchone() is not None
 
-    def consume(self, leaf: CertificateId, not_after: datetime) -> None:
-        """Use ``leaf`` up; raises ``AlreadyUsed``, ``TooManyUsed`` or ``StoreUnusable``, and then it is not."""
+    def consume(self, leaf: CertificateId, not_after: datetime, holder: str) -> None:
+        """Use ``leaf`` up, for the top-level delegation ``holder`` (empty: the root itself).
+
+        Raises ``AlreadyUsed``, ``TooManyUsed`` or ``StoreUnusable``, and then it is not.
+        """
+        if self._used_by[holder] >= self._most:
+            raise TooManyUsed(
+                f"{self._most} one-time certificates of {holder or 'the root'} are kept until they expire, and no more "
+                "(--replay-entries-per-path)",
+                hint="sign them with a shorter validity",
+            )
+        row = (*_key(leaf), int(not_after.timestamp()), holder)
         try:
-            count = "SELECT count(*) FROM used WHERE issuer_key = ?"
-            if self._database.execute(count, (leaf.issuer_key,)).fetchone()[0] >= self._most:
-                raise TooManyUsed(
-                    f"more than {self._most} one-time certificates of one CA are kept, until they expire",
-                    hint="sign them with a shorter validity",
-                )
-            self._database.execute("INSERT INTO used VALUES (?, ?, ?)", (*_key(leaf), int(not_after.timestamp())))
+            self._database.execute("INSERT INTO used VALUES (?, ?, ?, ?)", row)
+            self._used_by[holder] += 1
         except sqlite3.IntegrityError as error:
             raise AlreadyUsed("this certificate was used before, and has effect only once") from error
         except sqlite3.Error as error:
@@ -104,7 +119,10 @@ class ReplayStore:
     def release(self, leaf: CertificateId) -> None:
         """``leaf`` had no effect and may be used again; raises ``StoreUnusable``, and then it may not."""
         try:
-            self._database.execute("DELETE FROM used WHERE issuer_key = ? AND serial = ?", _key(leaf))
+            deleted = self._database.execute(
+                "DELETE FROM used WHERE issuer_key = ? AND serial = ? RETURNING holder", _key(leaf)
+            ).fetchall()
+            self._used_by.subtract(holder for (holder,) in deleted if holder is not None)
         except sqlite3.Error as error:
             raise StoreUnusable(f"cannot release a certificate that had no effect: {error}") from error
 

@@ -115,10 +115,11 @@ class TlsStream:
             await self._flush()
 
     async def read_into(self, buffer: memoryview) -> int:
-        """At least one octet, 0 at the client's closing alert.
+        """At least one octet of content within the idle timeout, 0 at the client's closing alert.
 
         Raises ``TimedOut``, ``ConnectionCut`` (also for a client that goes without a closing alert).
         """
+        until = None
         while True:
             try:
                 count = self.session.read_into(buffer)
@@ -126,7 +127,8 @@ class TlsStream:
                 raise ConnectionCut(f"the client broke TLS: {_reason(error)}") from error
             if count is not None:
                 return count
-            self.session.feed(await self._received_in_time())
+            until = until or self._loop.time() + self.bounds.idle_seconds  # for all that is no content, together
+            self.session.feed(await self._received_in_time(until))
 
     def _received_now(self) -> bytes | None:
         """What is there already, ``b""`` at the end of the transport's stream, ``None`` if that is nothing."""
@@ -142,12 +144,12 @@ class TlsStream:
         octets = self._received_now()
         return await self._reading.until(self._received_now) if octets is None else octets
 
-    async def _received_in_time(self) -> bytes:
-        """The same within the idle timeout; raises ``TimedOut`` or ``ConnectionCut``."""
+    async def _received_in_time(self, until: float) -> bytes:
+        """The same until that time of the loop; raises ``TimedOut`` or ``ConnectionCut``."""
         try:
             octets = self._received_now()  # what is there already needs no timer
             if octets is None:
-                async with asyncio.timeout(self.bounds.idle_seconds):
+                async with asyncio.timeout_at(until):
                     octets = await self._reading.until(self._received_now)
         except TimeoutError as error:
             raise TimedOut("waiting for the client", self.bounds.idle_seconds) from error

@@ -23,7 +23,7 @@ def test_p14_a_list_in_the_directory_revokes_and_newer_ones_replace_it(
     dev: Path, ca: Program, ask: Program, form: tuple[str, ...]
 ) -> None:
     Path("crls").mkdir()
-    store = ReplayStore("replay", most_per_issuer=10)
+    store = ReplayStore("replay", most_per_holder=10)
     lists = RevocationLists("crls", "pushed", store, AuthoriserBounds())
     root, bundle = first("cacert.pem"), certificates(Path("dev.pem").read_bytes(), "dev.pem")
     ask("info")

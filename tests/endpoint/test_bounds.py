@@ -317,6 +317,33 @@ def test_p05_one_octet_a_second_is_too_slow(host: Host) -> None:
     assert "octets a second" in refused.text
 
 
+def test_p05_a_record_octet_by_octet_is_too_slow(impatient: Host) -> None:
+    """No content ever comes of it: a record of TLS is content only when it is whole."""
+    leaf = bound_create(impatient, 100_000)
+    root = impatient.deployment.root
+    session = TlsSession(client_context(leaf.chain_pem, leaf.key_pem, root.pem), server_name="")
+    with socket.create_connection(("127.0.0.1", impatient.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(30)
+        while not session.handshake():
+            connection.sendall(session.outgoing())
+            session.feed(connection.recv(65536))
+        connection.sendall(session.outgoing())
+        session.write(bytes(16000))
+        begin = monotonic()
+        connection.settimeout(0.3)
+        for octet in session.outgoing():
+            try:
+                connection.send(bytes((octet,)))
+                if connection.recv(65536):
+                    break
+            except TimeoutError:
+                assert monotonic() - begin < 20, "it is still being waited for"
+            except OSError:
+                break
+    assert 1 < monotonic() - begin < 20
+
+
 def test_p05_silence_in_a_stream_ends_it(host: Host) -> None:
     with host.connect(bound_create(host, 100_000)) as connection:
         connection.send_frame(b"x" * 1000)

@@ -11,7 +11,7 @@ from tests.pki_builder import NOW, Authority
 
 
 def opened(tmp_path: Path) -> RevocationLists:
-    store = ReplayStore(str(tmp_path / "state.sqlite"), most_per_issuer=10)
+    store = ReplayStore(str(tmp_path / "state.sqlite"), most_per_holder=10)
     return RevocationLists(str(tmp_path / "crls"), str(tmp_path / "pushed"), store, AuthoriserBounds())
 
 

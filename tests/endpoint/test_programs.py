@@ -370,8 +370,8 @@ def test_the_clock_going_back_decides_nothing(tmp_path: Path) -> None:
     root = Authority.root()
     statedir = tmp_path / "authorise"
     statedir.mkdir()
-    bound = AuthoriserBounds.replay_entries_per_issuer
-    store = ReplayStore(str(statedir / "state.sqlite"), most_per_issuer=bound)
+    bound = AuthoriserBounds.replay_entries_per_path
+    store = ReplayStore(str(statedir / "state.sqlite"), most_per_holder=bound)
     store.see(datetime.now(UTC) + timedelta(hours=1))
     store.close()
     with whole_host(tmp_path, root=root) as host:

@@ -16,7 +16,7 @@ from tests.pki_builder import DAY, HOUR, NOW, Authority
 
 @pytest.fixture
 def lists(tmp_path: Path) -> RevocationLists:
-    store = ReplayStore(str(tmp_path / "state.sqlite"), most_per_issuer=10)
+    store = ReplayStore(str(tmp_path / "state.sqlite"), most_per_holder=10)
     bounds = AuthoriserBounds(crl_octets_per_delegation=1000)
     return RevocationLists(None, str(tmp_path / "pushed"), store, bounds)
 

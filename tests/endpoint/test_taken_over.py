@@ -134,6 +134,34 @@ def test_p37_a_spool_that_is_no_file_does_nothing(site: Site, make: Callable[[],
     eventually(lambda: site.descriptors() <= before + 4)
 
 
+def test_p40_a_spool_over_what_the_certificate_allows_is_refused_by_its_size(site: Site) -> None:
+    """A file of a terabyte costs whoever made it nothing."""
+    config = UnikernelConfig(b"", Settings(memory_mb=32), compressed=True)
+    leaf = site.root.delegate("dev").leaf("hello", UnikernelCreate(config), binding=IMAGE)
+    spool = os.memfd_create("spool")
+    os.ftruncate(spool, 1 << 40)
+    with site.intruder() as intruder:
+        verdict, _ = intruder.judge(leaf)
+        assert isinstance(verdict, Verdict)
+        assert 0 < verdict.stream_limit < 1 << 20
+        refused, answers = intruder.execute(1 << 40, DIGEST, [spool])
+        assert answers is None
+        assert isinstance(refused, Verdict)
+        assert "octets were spooled where the certificate allows" in refused.reasons[0]
+    os.close(spool)
+    assert not site.daemon.asked
+    site.unharmed()
+
+
+def test_p40_whoever_breaks_off_again_and_again_does_not_fill_the_log(site: Site) -> None:
+    for _ in range(60):
+        with site.intruder() as intruder, contextlib.suppress(ConnectionResetError):
+            intruder.say_octets(struct.pack("!I", 2**31))
+            intruder.hear()
+    site.unharmed()
+    assert 0 < sum("ended" in line for line in site.authoriser.log) <= 20
+
+
 @pytest.mark.parametrize(
     "octets",
     [
