@@ -49,6 +49,7 @@ MEANINGS = {
     ExitCode.CONNECT: "nobody could be connected to",
     ExitCode.USAGE: "the command line, a file or a policy does not allow it; nothing was sent",
 }
+ENVIRONMENT = [("ALBATROSS_OPTION", "sets an option where it is not typed: ALBATROSS_CA_KEY for --ca-key")]
 SOMETHING_TO_DO = {"plan": "there is something to do", "update": "--dry-run found something to do"}
 NO_HOST = frozenset({"inspect", "inspect-dump", "extract-dump", "export-dump"})
 
@@ -116,7 +117,7 @@ def explanation(program: str, command: click.Command) -> str:
     arguments = [each.metavar or "" for each in command.params if isinstance(each, click.Argument)]
     told = [(each, FILES[word] if each == "FILE" else ARGUMENTS[each]) for each in arguments]
     parts = [("POSITIONAL ARGUMENTS", told)] if told else []
-    parts.append(("EXIT CODES", exit_codes(word, command)))
+    parts += [("ENVIRONMENT", ENVIRONMENT), ("EXIT CODES", exit_codes(word, command))]
     sections = [_section(title, rows) for title, rows in parts]
     lines = examples(program, word)
     return "\n\n".join([*sections, "\n".join(["\b", "EXAMPLES", *(f"  {line}" for line in lines)])])
@@ -126,7 +127,8 @@ def program_explanation(program: str) -> str:
     """The end of a program's help."""
     lines = [f"  {program} {each}" for each in PROGRAMS[program]]
     codes = [(str(int(code)), text) for code, text in MEANINGS.items() if code is not ExitCode.HTTP]
-    return "\n\n".join([_section("EXIT CODES", codes), "\n".join(["\b", "EXAMPLES", *lines])])
+    sections = [_section("ENVIRONMENT", ENVIRONMENT), _section("EXIT CODES", codes)]
+    return "\n\n".join([*sections, "\n".join(["\b", "EXAMPLES", *lines])])
 
 
 def exit_codes(word: str, command: click.Command) -> list[tuple[str, str]]:

@@ -8,6 +8,8 @@ The file is ``$ALBATROSS_CONFIG``, or ``$XDG_CONFIG_HOME/albatross/hosts.toml`` 
     ca_key = "~/pki/dev.key"
     server_ca = "cacert.pem"
     server_name = "blue"          # or pin = "SHA-256 of its certificate"
+    dialect = "upstream"          # if Albatross' own endpoint serves it
+    crl = ["ca.crl"]              # lists that the server must not be on
 
 Only ``destination`` has to be there. ``hosts_of`` is pure and refuses a file with everything that is wrong in it: a
 misspelled ``server_ca`` must not mean that another root is believed.
@@ -25,7 +27,10 @@ from albatross_pki.text import printable
 
 MAX_FILE = 1 << 20  # octets
 FILES = ("ca", "ca_key", "server_ca")
-FIELDS = ("destination", *FILES, "server_name", "pin")
+TEXTS = ("destination", *FILES, "server_name", "pin", "dialect")
+LISTS = "crl"
+FIELDS = (*TEXTS, LISTS)
+DIALECTS = ("native", "upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Host:
     """One entry: the values of options by the options' names; files are absolute."""
 
     name: str
-    options: Mapping[str, str]
+    options: Mapping[str, str | list[str]]
 
 
 def hosts_path() -> str:
@@ -75,7 +80,7 @@ def hosts_of(document: Mapping[str, Any], path: str) -> dict[str, Host]:
         wrong += [f"{path}: hosts.{printable(name)}: {each}" for each in _mistakes(table)]
     if wrong:
         raise Refused(wrong)
-    return {name: Host(name, {key: _value(key, text, path) for key, text in tables[name].items()}) for name in tables}
+    return {name: Host(name, _options(table, path)) for name, table in tables.items()}
 
 
 def _mistakes(table: object) -> list[str]:
@@ -83,8 +88,13 @@ def _mistakes(table: object) -> list[str]:
         return ["is no table"]
     wrong = [f"'{printable(key)}' is not known here" for key in table if key not in FIELDS]
     wrong += [
-        f"'{key}' is no text" for key in FIELDS if key in table and not (isinstance(table[key], str) and table[key])
+        f"'{key}' is no text" for key in TEXTS if key in table and not (isinstance(table[key], str) and table[key])
     ]
+    lists = table.get(LISTS, [])
+    if not (isinstance(lists, list) and all(isinstance(each, str) and each for each in lists)):
+        wrong.append(f"'{LISTS}' is no list of files")
+    if isinstance(table.get("dialect", ""), str) and table.get("dialect", DIALECTS[0]) not in DIALECTS:
+        wrong.append(f"'dialect' is {' or '.join(DIALECTS)}, not '{printable(table['dialect'])}'")
     if "destination" not in table:
         wrong.append("'destination' is missing")
     elif isinstance(table["destination"], str):
@@ -95,7 +105,15 @@ def _mistakes(table: object) -> list[str]:
     return wrong
 
 
-def _value(key: str, text: str, path: str) -> str:
-    if key not in FILES:
-        return text
-    return os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(text))
+def _options(table: Mapping[str, Any], path: str) -> dict[str, str | list[str]]:
+    """The values of options by their names; relative files are those beside ``path``."""
+    directory = os.path.dirname(os.path.abspath(path))
+
+    def file(text: str) -> str:
+        return os.path.join(directory, os.path.expanduser(text))
+
+    options: dict[str, str | list[str]] = {key: table[key] for key in TEXTS if key in table}
+    options |= {key: file(table[key]) for key in FILES if key in table}
+    if LISTS in table:
+        options["crls"] = [file(each) for each in table[LISTS]]
+    return options

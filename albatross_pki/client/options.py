@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from albatross_pki.client.variables import give_variables
 from albatross_pki.command_line import Commands, Parsed, Submit, protocol_commands
 from albatross_pki.option_prefixes import PrefixCommand
 from albatross_pki.syntax import parse_destination
@@ -52,6 +53,8 @@ SIGNED_WORDS = (
     *("block", "create-block", "set-block", "dump-block", "destroy-block"),
     *("console", "inactive-consoles", "stats"),
 )
+# words of albatross-provision-ca, whose options are its own
+ACTS_OF_A_CA = ("generate", "sign")
 # words of our own, which need our own host
 EXTENDED_WORDS = ("status", "stop", "start", "rollback", "host-info", "events")
 
@@ -107,6 +110,9 @@ def destination_option(default: str | None = None) -> click.Option:
     )
 
 
+ABOUT_ONE_SERVER = ("server_name", "pin")
+
+
 def host_option() -> click.Option:
     return click.Option(
         ["--host"],
@@ -128,7 +134,7 @@ def _take_host(ctx: click.Context, _: click.Parameter, name: str | None) -> None
     options = named_host(name).options
     ctx.default_map = {**(ctx.default_map or {}), **options}
     for parameter in ctx.command.params:
-        if parameter.name in options:
+        if parameter.name in options or parameter.name in ABOUT_ONE_SERVER:
             parameter.envvar = None  # a host that was named is not mixed with another one's surroundings
 
 
@@ -223,12 +229,17 @@ class _Lazy(click.Group):
 
 
 class ClientProgram(Commands, _Lazy):
-    """A program for people: its commands are made when they are asked for, ``_`` and prefixes are understood."""
+    """A program for people: its commands are made when they are asked for, ``_`` and prefixes are understood.
+
+    Every option can be set in the environment (``client.variables``).
+    """
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is not None and command.callback is not None:
             command.callback = as_upstream_says(command.callback)
+        if command is not None and command.name not in ACTS_OF_A_CA:
+            give_variables(command)
         return command
 
     def resolve_command(
@@ -254,7 +265,11 @@ class ClientProgram(Commands, _Lazy):
 
 
 class Explained(PrefixCommand):
-    """A program that is one command: its help has what ``ClientProgram`` gives to each of its own."""
+    """A program that is one command: it has what ``ClientProgram`` gives to each of its own."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        give_variables(self)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         explain(self.name or "", self)

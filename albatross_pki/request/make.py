@@ -9,9 +9,10 @@
 import os
 import sys
 
-from albatross_pki.commands import PolicyAdd
+from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelRestart
 from albatross_pki.console_script import say
 from albatross_pki.errors import Refused
+from albatross_pki.extensions import AnyCommand
 from albatross_pki.files import PRIVATE, PUBLIC, STANDARD, FileExists, make_file, read_file
 from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
 from albatross_pki.pem import REQUEST, armour
@@ -35,6 +36,17 @@ def write_request(
     kind = KeyType(f"rsa{bits}") if key_type == "rsa" else KeyType(key_type)
     private = _key(key, f"{stem}.key", kind)
     make_file(target, armour(REQUEST, make_request(wanted, private)), PUBLIC, replace=overwrite)
+    if _has_arguments(wanted.command):
+        say("warning", f"the arguments stand in {target}, and in the certificate made from it, for all to read")
+
+
+def _has_arguments(command: AnyCommand | None) -> bool:
+    match command:
+        case UnikernelCreate(config=config):
+            return bool(config.settings.arguments)
+        case UnikernelRestart(settings) if settings is not None:
+            return bool(settings.arguments)
+    return False
 
 
 def check(wanted: Wanted, dialect: Dialect) -> None:

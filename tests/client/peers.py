@@ -1,5 +1,6 @@
 """A daemon for one conversation: what it is sent is kept, what it answers is given beforehand."""
 
+import contextlib
 import os
 import socket
 import ssl
@@ -68,8 +69,9 @@ class Daemon:
                 return
             payloads += decoder.feed(octets)
         header = Header(decode_message(payloads[0]).header.name)
-        for payload in answer:
-            connection.sendall(frame(encode_message(Message(header, payload))))
+        with contextlib.suppress(ConnectionError):  # a client that has seen enough closes
+            for payload in answer:
+                connection.sendall(frame(encode_message(Message(header, payload))))
 
 
 class TlsServer:

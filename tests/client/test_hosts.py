@@ -105,3 +105,40 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosts_path() == "/home/a/.config/albatross/hosts.toml"
     monkeypatch.setenv("ALBATROSS_CONFIG", "/b")
     assert hosts_path() == "/b"
+
+
+def test_dialect_and_lists_of_a_host(tmp_path: Path) -> None:
+    blue = {"destination": "a", "dialect": "upstream", "crl": ["ca.crl", "/etc/other.crl"]}
+    path = str(tmp_path / "hosts.toml")
+    assert hosts_of({"hosts": {"blue": blue}}, path)["blue"].options == {
+        "destination": "a",
+        "dialect": "upstream",
+        "crls": [str(tmp_path / "ca.crl"), "/etc/other.crl"],
+    }
+    wrong = {"destination": "a", "dialect": "klingon", "crl": "ca.crl"}
+    with pytest.raises(Refused) as caught:
+        hosts_of({"hosts": {"blue": wrong}}, "h")
+    assert list(caught.value.reasons) == [
+        "h: hosts.blue: 'crl' is no list of files",
+        "h: hosts.blue: 'dialect' is native or upstream, not 'klingon'",
+    ]
+
+
+def test_the_lists_of_a_named_host_are_asked(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = ROOT.server()
+    (file.parent / "ca.crl").write_bytes(ROOT.crl([server]))
+    with TlsServer(tmp_path, server, ROOT.pem, said(Unikernels(()))) as peer:
+        file.write_text(entry(peer.port) + 'crl = ["ca.crl"]\n')
+        assert execute(bistro(), ["info", "--host", "blue"], "albatross") == 120
+    assert "revoked by" in capsys.readouterr().err
+    assert peer.received == []
+
+
+def test_a_pin_in_the_environment_is_not_a_named_host_s(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALBATROSS_PIN", "00" * 32)
+    monkeypatch.setenv("ALBATROSS_SERVER_NAME", "elsewhere")
+    with TlsServer(tmp_path, ROOT.server(), ROOT.pem, said(Unikernels(()))) as peer:
+        file.write_text(entry(peer.port).replace('server_name = "localhost"\n', "").replace("127.0.0.1", "localhost"))
+        assert execute(bistro(), ["info", "--host", "blue"], "albatross") == 0
