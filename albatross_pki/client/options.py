@@ -1,12 +1,13 @@
 """The options that the programs for people have in common, and what they mean together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from albatross_pki.client.variables import give_variables
 from albatross_pki.command_line import Commands, Parsed, Submit, protocol_commands
+from albatross_pki.errors import AlbatrossError
 from albatross_pki.option_prefixes import PrefixCommand
 from albatross_pki.syntax import parse_destination
 
@@ -84,7 +85,7 @@ def local_options() -> list[click.Parameter]:
 
 def remote_options() -> list[click.Parameter]:
     return [
-        host_option(),
+        *host_options(),
         _file("--ca", "ca.pem", "Your certificate and those above it."),
         _file("--ca-key", "ca.key", "Its private key."),
         click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", help="Of the one-time key."),
@@ -110,28 +111,62 @@ def destination_option(default: str | None = None) -> click.Option:
     )
 
 
+class SeveralHosts(Exception):
+    """More than one host was named: no error, but the way out of parsing a command for one."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(*names)
+        self.names = tuple(dict.fromkeys(names))
+
+
 ABOUT_ONE_SERVER = ("server_name", "pin")
 
 
-def host_option() -> click.Option:
-    return click.Option(
-        ["--host"],
-        is_eager=True,  # it says what the others are
-        expose_value=False,
-        callback=_take_host,
-        envvar="ALBATROSS_HOST",
-        show_envvar=True,
-        help="A host by its name in hosts.toml; what is typed beside it comes first.",
-    )
+def host_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--host", "hosts"],
+            multiple=True,
+            is_eager=True,  # it says what the others are
+            expose_value=False,
+            callback=_take_hosts,
+            help="A host by its name in hosts.toml; what is typed beside it comes first. Repeatable, to ask several.",
+        ),
+        click.Option(
+            ["--all-hosts"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_take_all_hosts,
+            help="Ask every host in hosts.toml.",
+        ),
+    ]
 
 
-def _take_host(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+def _take_hosts(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+    if names:
+        _take(ctx, names, several=len(names) > 1)
+
+
+def _take_all_hosts(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from albatross_pki.client.hosts import hosts_path, read_hosts
+
+        names = tuple(read_hosts(hosts_path()))
+        if not names:
+            raise AlbatrossError(f"no host is named in {hosts_path()}")
+        _take(ctx, names, several=True)
+
+
+def _take(ctx: click.Context, names: tuple[str, ...], *, several: bool) -> None:
     """Make what the file says about a host the defaults of the other options, before their environment variables."""
-    if name is None:
-        return
     from albatross_pki.client.hosts import named_host
 
-    options = named_host(name).options
+    program = ctx.find_root().command
+    only = program.only_host if isinstance(program, ClientProgram) else None
+    if several and only is None:
+        raise SeveralHosts(names)
+    options = named_host(only or names[0]).options
     ctx.default_map = {**(ctx.default_map or {}), **options}
     for parameter in ctx.command.params:
         if parameter.name in options or parameter.name in ABOUT_ONE_SERVER:
@@ -231,8 +266,36 @@ class _Lazy(click.Group):
 class ClientProgram(Commands, _Lazy):
     """A program for people: its commands are made when they are asked for, ``_`` and prefixes are understood.
 
-    Every option can be set in the environment (``client.variables``).
+    Every option can be set in the environment (``client.variables``), and several hosts can be asked at once
+    (``client.several_hosts``); ``only_host`` is the one of these that this process asks.
     """
+
+    only_host: str | None = None
+    _rest: Sequence[str] = ()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SeveralHosts as several:
+            return self._ask(ctx, several.names)
+
+    def _ask(self, ctx: click.Context, names: Sequence[str]) -> int:
+        from albatross_pki.client.several_hosts import ask_hosts
+        from albatross_pki.console_script import execute
+
+        word = str(ctx.invoked_subcommand)
+        self.only_host = names[0]
+        command = self.get_command(ctx, word)
+        assert command is not None
+        with command.make_context(word, list(self._rest), parent=ctx) as whole:
+            if whole.get_parameter_source("destination") is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError("--destination and several hosts exclude each other", whole)
+
+        def ask(name: str) -> int:
+            self.only_host = name
+            return execute(self, [word, *self._rest], ctx.info_name)
+
+        return ask_hosts(names, word, whole.params, ask)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
@@ -246,6 +309,7 @@ class ClientProgram(Commands, _Lazy):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word, command, rest = super().resolve_command(ctx, args)
+        self._rest = tuple(rest)
         if command is not None and "--help" in rest:
             explain(self.name or "", command)
         return word, command, rest

@@ -1,0 +1,156 @@
+"""Several hosts at once: real processes, servers of the test's own, answers side by side."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from albatross_pki.names import Name
+from albatross_pki.replies import ConsoleLine, Empty, Failure, Policies
+from tests.client.peers import TlsServer, said
+from tests.client.test_remote import DEV, ROOT
+from tests.pki_builder import NOW, policy
+
+PROGRAMS = Path(sys.executable).parent
+POLICY = said(Policies(((Name.parse("dev:"), policy(unikernels=7)),)))
+
+
+class Fleet:
+    """Named servers, and one command to those of them that are asked for."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory, self._stack = directory, stack
+        self._entries = ""
+        for name, octets in (("ca.pem", DEV.chain_pem), ("ca.key", DEV.key_pem), ("cacert.pem", ROOT.pem)):
+            (directory / name).write_bytes(octets)
+
+    def serve(self, name: str, answer: list[bytes]) -> None:
+        place = self._directory / name
+        place.mkdir()
+        self.name(name, self._stack.enter_context(TlsServer(place, ROOT.server(), ROOT.pem, answer)).port)
+
+    def name(self, name: str, port: int) -> None:
+        self._entries += f'[hosts.{name}]\ndestination = "localhost:{port}"\n'
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*words) as process:
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        (self._directory / "hosts.toml").write_text(self._entries)
+        return subprocess.Popen(
+            [PROGRAMS / "albatross-client-bistro", *words],
+            cwd=self._directory,
+            env={"PATH": os.environ["PATH"], "ALBATROSS_CONFIG": "hosts.toml", "HOME": str(self._directory)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def fleet_of(directory: Path, stack: ExitStack, answers: Sequence[tuple[str, list[bytes]]]) -> Fleet:
+    fleet = Fleet(directory, stack)
+    for name, answer in answers:
+        fleet.serve(name, answer)
+    return fleet
+
+
+BOTH = (("blue", POLICY), ("green", POLICY))
+
+
+def test_tables_stand_under_the_names(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        done = fleet_of(tmp_path, stack, BOTH).run("policy", "--host", "green", "--host", "blue")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == ["green:", "blue:"]
+    assert sum("7" in line for line in lines) == 2
+
+
+def test_a_host_that_fails_hides_no_other_and_gives_the_status(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fleet = fleet_of(tmp_path, stack, (("blue", said(Failure("not now"))), ("green", POLICY)))
+        done = fleet.run("policy", "--all-hosts", "-o", "json")
+    assert done.returncode == 117
+    assert done.stderr == "error: blue: not now\n"
+    documents = json.loads(done.stdout)
+    assert [each["host"] for each in documents] == ["blue", "green"]
+    assert (documents[0]["answer"], documents[0]["error"]) == (None, "not now")
+    assert (documents[1]["answer"][0]["unikernels"], documents[1]["error"]) == (7, None)
+
+
+def test_a_host_that_is_not_there(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fleet = fleet_of(tmp_path, stack, (("green", POLICY),))
+        fleet.name("gone", 1)
+        done = fleet.run("policy", "--host", "green", "--host", "gone", "--host", "unknown", "-o", "name")
+    assert done.returncode == 122
+    assert done.stdout == "green dev\n"
+    assert "error: gone: " in done.stderr
+    assert "error: unknown: there is no host 'unknown'" in done.stderr
+
+
+def test_lines_of_consoles_come_with_their_hosts(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        answers = [(name, said(Empty(), ConsoleLine(NOW, name.encode()))) for name in ("blue", "green")]
+        fleet = fleet_of(tmp_path, stack, answers)
+        done = fleet.run("console", "a", "--lines", "1", "--all-hosts")
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split()[0] + line.split()[-1] for line in done.stdout.splitlines()) == ["blueblue", "greengreen"]
+
+
+def test_documents_of_streams_say_their_host(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        answers = [(name, said(Empty(), ConsoleLine(NOW, b"x"))) for name in ("blue", "green")]
+        done = fleet_of(tmp_path, stack, answers).run("console", "a", "--lines", "1", "--all-hosts", "-o", "json")
+    assert sorted(json.loads(line)["host"] for line in done.stdout.splitlines()) == ["blue", "green"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("destroy", "a"), "error: destroy is for one host at a time"),
+        (("get", "a"), "error: get is for one host at a time"),
+        (("info", "-d", "localhost:1"), "error: --destination and several hosts exclude each other"),
+        (("info", "--output", "xml"), "error: invalid value for '-o'"),
+    ],
+)
+def test_what_is_not_for_several_hosts_is_refused_once(words: tuple[str, ...], text: str, tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, ExitStack())
+    fleet.name("blue", 1)
+    fleet.name("green", 1)
+    done = fleet.run(*words, "--host", "blue", "--host", "green")
+    assert done.returncode == 124
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.startswith(text)
+
+
+def test_no_host_at_all(tmp_path: Path) -> None:
+    done = Fleet(tmp_path, ExitStack()).run("info", "--all-hosts")
+    assert (done.returncode, done.stderr) == (124, "error: no host is named in hosts.toml\n")
+
+
+def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        fleet = Fleet(tmp_path, ExitStack())
+        for name in ("blue", "green"):
+            fleet.name(name, int(silent.getsockname()[1]))
+        with fleet.start("info", "--all-hosts") as process:
+            connections = [silent.accept()[0] for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        for connection in connections:
+            connection.settimeout(20)
+            while connection.recv(1 << 16):
+                pass  # the hello; then its process is gone
+            connection.close()
