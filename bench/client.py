@@ -21,9 +21,15 @@ def rows() -> Iterator[Row]:
     yield _quickstart()
 
 
-def _ended(arguments: list[str], directory: str | None = None) -> Callable[[], float]:
+def _ended(
+    arguments: list[str], directory: str | None = None, environment: dict[str, str] | None = None
+) -> Callable[[], float]:
     """The seconds from the start of a process to its end, which must be a success."""
-    return seconds(lambda: subprocess.run(arguments, cwd=directory, stdout=subprocess.DEVNULL, check=True))
+
+    def run() -> None:
+        subprocess.run(arguments, cwd=directory, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+    return seconds(run)
 
 
 def _without_a_host() -> Iterator[Row]:
@@ -57,6 +63,7 @@ def _with_a_host() -> Iterator[Row]:
         bistro = str(PROGRAMS / "albatross-client-bistro")
         who = ["-d", f"localhost:{site.port}", "--ca", "dev.pem", "--ca-key", "dev.key"]
         yield compare("one-shot info through TLS", _ended([bistro, "info", *who], place), "python -c pass", nothing)
+        yield _fleet(site, bistro)
         create = [bistro, "create", "hello", str(HELLO), "--mem", "16", *who]
         destroy = [bistro, "destroy", "hello", *who]
 
@@ -66,6 +73,17 @@ def _with_a_host() -> Iterator[Row]:
             return took
 
         yield compare("one-shot create of hello", created, "python -c pass", nothing)
+
+
+def _fleet(site: Site, bistro: str) -> Row:
+    """20 names of one host, asked at once; its one endpoint serves them all."""
+    entry = f'destination = "localhost:{site.port}"\nca = "dev.pem"\nca_key = "dev.key"\nserver_ca = "cacert.pem"\n'
+    site.write("hosts.toml", "".join(f"[hosts.h{number}]\n{entry}" for number in range(20)).encode())
+    named = [bistro, "info", "-o", "name"]
+    environment = os.environ | {"ALBATROSS_CONFIG": "hosts.toml"}
+    place = str(site.directory)
+    one = _ended([*named, "--host", "h0"], place, environment)
+    return compare("info of 20 hosts", _ended([*named, "--all-hosts"], place, environment), "of one", one, rounds=5)
 
 
 def _quickstart() -> Row:
