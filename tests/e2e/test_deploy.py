@@ -188,5 +188,11 @@ def test_ctrl_c_ends_a_console_without_a_word(site: Site, dev: Authority) -> Non
 
 
 def test_the_directory_is_private(site: Site) -> None:
-    for place in ("", "db", "run", "authorise", "log"):
+    """State, images, records and logs are their owners' alone; as root, users of other programs pass through above."""
+    for place in ("db", "authorise", "log"):
         assert Path(site.host / place).stat().st_mode & 0o077 == 0
+    for place in ("", "run"):
+        others = Path(site.host / place).stat().st_mode & 0o077
+        assert others & 0o022 == 0
+        assert others == 0 or os.geteuid() == 0
+    assert Path(site.host).stat().st_mode & 0o066 == 0  # passed through, and not listed
