@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from albatross_pki.client.files import BadFile
+from albatross_pki.client.options import DIALECTS
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.syntax import parse_destination
 from albatross_pki.text import printable
@@ -30,7 +31,6 @@ FILES = ("ca", "ca_key", "server_ca")
 TEXTS = ("destination", *FILES, "server_name", "pin", "dialect")
 LISTS = "crl"
 FIELDS = (*TEXTS, LISTS)
-DIALECTS = ("native", "upstream")
 
 
 @dataclass(frozen=True, slots=True)

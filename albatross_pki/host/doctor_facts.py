@@ -9,7 +9,6 @@ import grp
 import os
 import platform
 import pwd
-import re
 import shutil
 import socket
 import stat
@@ -21,7 +20,8 @@ from datetime import UTC, datetime
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.daemon_options import DEFAULT_TMPDIR
 from albatross_pki.host.doctor import GROUPS, TENDER_ABI, USERS, DiskFact, Facts, KvmFact, SocketFact, TenderFact
-from albatross_pki.host.limits import MEBIBYTE, VERSION_OUTPUT, VERSION_TIMEOUT
+from albatross_pki.host.limits import MEBIBYTE
+from albatross_pki.host.tenders import told_version
 from albatross_pki.text import printable
 
 DEFAULT_DBDIR = "/var/lib/albatross" if sys.platform == "linux" else "/var/db/albatross"
@@ -33,7 +33,6 @@ SOCKETS = (  # file, program, what makes it, whether it is for people too
     ("authorise.sock", "albatross-authorise", "albatross-authorise.socket", False),
 )
 _KVM, _TUN = "/dev/kvm", "/dev/net/tun"
-_ABI = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
 _FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 _MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}
 _TIMEX_OCTETS = 512  # struct timex has 208 on Linux with 64 bits
@@ -114,22 +113,12 @@ def _tender(name: str, dbdir: str) -> TenderFact:
 
 def _asked(name: str, path: str) -> TenderFact:
     try:
-        asked = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=VERSION_TIMEOUT,
-            check=False,
-            env={},
-        )
+        version, output, status = told_version(path)
     except (OSError, subprocess.TimeoutExpired) as error:
         return TenderFact(name, path, trouble=printable(str(error), 200))
-    output = asked.stdout[:VERSION_OUTPUT].decode("utf-8", "replace")
-    found = _ABI.search(output)
-    if asked.returncode or found is None:
-        return TenderFact(name, path, trouble=printable(output.strip() or f"exit status {asked.returncode}", 200))
-    return TenderFact(name, path, abi=int(found[1]))
+    if version is None:
+        return TenderFact(name, path, trouble=printable(output.strip() or f"exit status {status}", 200))
+    return TenderFact(name, path, abi=version)
 
 
 def _kvm() -> KvmFact | None:

@@ -126,27 +126,36 @@ class Tenders:
         return self._versions[key]
 
 
-def _ask_version(path: str) -> int:
-    try:
-        asked = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=VERSION_TIMEOUT,
-            check=False,
-            env={},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoTender(f"{path} --version failed: {printable(str(error), 200)}") from error
+def told_version(path: str) -> tuple[int | None, str, int]:
+    """What the tender at ``path`` says of itself: its ABI version (``None``: it names none), output, and exit status.
+
+    Raises ``OSError`` if it cannot be executed, ``subprocess.TimeoutExpired`` if it does not end.
+    """
+    asked = subprocess.run(
+        [path, "--version"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=VERSION_TIMEOUT,
+        check=False,
+        env={},
+    )
     output = asked.stdout[:VERSION_OUTPUT].decode("utf-8", "replace")
     found = _VERSION.search(output)
-    if asked.returncode or found is None:
+    return None if asked.returncode or found is None else int(found[1]), output, asked.returncode
+
+
+def _ask_version(path: str) -> int:
+    try:
+        version, output, status = told_version(path)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoTender(f"{path} --version failed: {printable(str(error), 200)}") from error
+    if version is None:
         raise NoTender(
             "unexpected solo5 tender --version output, expected one line with 'ABI version N', "
-            f"got {printable(output, 200)} ({path}, exit {asked.returncode})"
+            f"got {printable(output, 200)} ({path}, exit {status})"
         )
-    return int(found[1])
+    return version
 
 
 def _nothing_found(directory: str, candidates: tuple[str, str]) -> str:
