@@ -25,6 +25,7 @@ from albatross_pki.host import cgroups, fifos
 from albatross_pki.host import events_kinds as events
 from albatross_pki.host.attachment import Fifo as AnnouncedFifo
 from albatross_pki.host.lifecycle import Phase, Wanted
+from albatross_pki.host.limits import STARTED_AT_ONCE
 from albatross_pki.host.preparation import block_name
 from albatross_pki.host.processes import Process, Sought, end
 from albatross_pki.host.records import ChainPolicies, ProcessRecord, Snapshot, UnikernelRecord
@@ -71,8 +72,10 @@ async def take_over(supervisor: Supervisor, snapshot: Snapshot) -> None:
 async def start_wanted(supervisor: Supervisor) -> None:
     """Step 5."""
     waiting = [each for each in supervisor.table.values() if each.phase is Phase.WAITING]
-    for unikernel in sorted(waiting, key=_start_order):
-        await supervisor.start_waiting(unikernel)
+    waiting.sort(key=_start_order)
+    for first in range(0, len(waiting), STARTED_AT_ONCE):
+        await supervisor.start_waiting(waiting[first : first + STARTED_AT_ONCE])
+        await asyncio.sleep(0)  # who asks for something meanwhile is answered
 
 
 def _start_order(unikernel: Unikernel) -> tuple[int, object]:
@@ -150,7 +153,7 @@ def _record_adoption(supervisor: Supervisor, record: ProcessRecord, pid: int) ->
         return
     supervisor.events.happened(record.name, events.Started(record.deployment, record.tender))
     found = replace(record, pid=pid, start_ticks=supervisor.host.platform.start_time(pid), started=datetime.now(UTC))
-    supervisor.state.record_process(found)
+    supervisor.state.record_processes([found])
 
 
 async def _announce(supervisor: Supervisor, record: ProcessRecord, descriptor: int) -> None:

@@ -39,6 +39,8 @@ VERSION_OUTPUT = 4096  # octets of it that are looked at
 PROCESS_OVERHEAD = 32 * MEBIBYTE  # beside the guest's memory: a tender of Solo5 needs 2 to 6 MB and tables
 PROCESS_TASKS = 64  # threads of a tender and of KVM; an spt unikernel has one and can make none
 
+STARTED_AT_ONCE = 16  # at boot: as many share what is written, and nobody who asks waits for more
+
 # restarts
 FIRST_DELAY = 1.0  # before the second restart in a row; the first is immediate
 LONGEST_DELAY = 60.0

@@ -135,12 +135,15 @@ def block_name(name: Name, block: BlockDevice) -> Name:
 
 @contextlib.contextmanager
 def mapped(images: ImageStore, digest: bytes) -> Iterator[memoryview]:
-    """The octets of a stored image, without copying them. Only albatrossd can write to the file: it cannot shrink."""
+    """The octets of a stored image, without copying a large one. Only albatrossd can write to the file: it stays as is.
+
+    Where mapping and unmapping would take longer than reading, it is read.
+    """
     descriptor = images.open(digest)
     try:
         size = os.fstat(descriptor).st_size
-        if not size:
-            yield memoryview(b"")
+        if size <= INLINE_WORK:
+            yield memoryview(os.pread(descriptor, size, 0))
             return
         with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as octets, memoryview(octets) as view:
             yield view

@@ -102,8 +102,11 @@ def boot_id() -> str:
 def start_ticks(pid: int) -> int | None:
     """When ``pid`` was started, in clock ticks since boot; ``None`` if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as source:
-            fields = source.read().rpartition(b")")[2].split()
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(descriptor)
         return int(fields[_START_TICKS])
     except (OSError, IndexError, ValueError):
         return None

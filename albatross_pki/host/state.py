@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from albatross_pki.authorised import CertificateId, ChainPolicy
@@ -205,16 +205,11 @@ class State:
 
     # what is
 
-    def record_process(self, record: ProcessRecord) -> None:
-        """Write a process record, replacing one with the same token; it survives the daemon, not the machine."""
-        taps = json.dumps([[tap.device, tap.interface, tap.bridge] for tap in record.taps])
-        started = None if record.started is None else _milliseconds(record.started)
+    def record_processes(self, records: Iterable[ProcessRecord]) -> None:
+        """Write process records, replacing those with the same token; they survive the daemon, not the machine."""
         with self._transaction(durable=False) as execute:
-            execute(
-                "INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (record.token, str(record.name), record.deployment, record.boot, record.tender, record.uid, taps,
-                 record.pid, record.start_ticks, started),
-            )  # fmt: skip
+            for record in records:
+                execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _process_row(record))
 
     def process_gone(self, token: str) -> None:
         with self._transaction(durable=False) as execute:
@@ -437,6 +432,23 @@ def _deployment(row: tuple[int, str, bytes, bytes, int, int]) -> Deployment:
     number, name, config, image, size, created = row
     decoded = decode_config(config)
     return Deployment(number, Name.parse(name), decoded.settings, image, size, _time(created), decoded.typ)
+
+
+def _process_row(record: ProcessRecord) -> tuple[object, ...]:
+    taps = json.dumps([[tap.device, tap.interface, tap.bridge] for tap in record.taps]) if record.taps else "[]"
+    started = None if record.started is None else _milliseconds(record.started)
+    return (
+        record.token,
+        str(record.name),
+        record.deployment,
+        record.boot,
+        record.tender,
+        record.uid,
+        taps,
+        record.pid,
+        record.start_ticks,
+        started,
+    )
 
 
 def _process(

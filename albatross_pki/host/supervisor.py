@@ -4,7 +4,7 @@ This module does what ``lifecycle`` allows and ``restarts`` decides; what an ope
 ``deployments``, which uses the steps that are here. One event loop runs everything. Between two awaits nothing else
 happens, so these come in one piece:
 
-* in ``launch``: process recorded, made, recorded with its pid, taken into the table;
+* in ``launch``: processes recorded, made, recorded with their pids, taken into the table;
 * in a decision: state written, table changed.
 
 A name that is being changed is *busy*: everybody else is refused at once, nobody waits for a lock. The exception is
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -97,6 +97,24 @@ class Unikernel:
     @property
     def wanted(self) -> Wanted:
         return Wanted.STOPPED if self.phase in (Phase.STOPPED, Phase.HALTING) else Wanted.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A unikernel in phase STARTING for which only the process is missing."""
+
+    unikernel: Unikernel
+    prepared: Prepared
+    on_trial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A process that was just made."""
+
+    pid: int
+    at: datetime
+    since: float  # monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,51 +230,77 @@ class Supervisor:
 
         If it does not start, what was prepared is undone and the phase stays as it is.
         """
+        ready = await self._ready(unikernel, prepared, on_trial=on_trial)
+        for _, error in self._launch([ready]):
+            raise error
+        assert unikernel.running is not None  # nothing else has happened since it was made
+        return unikernel.running
+
+    async def _ready(self, unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False) -> Ready:
+        ready = Ready(unikernel, prepared, on_trial)
         try:
             prepared.fifo.take_place()
             announced = AnnouncedFifo(prepared.fifo.descriptor, self.rings(unikernel.name))
             await self.console.announce(unikernel.name, announced)
             if prepared.record.taps:
                 await asyncio.to_thread(prepared.attach)
-            return self._launch(unikernel, prepared, on_trial)
         except BaseException:
-            self.console.withdraw(unikernel.name)
-            prepared.discard()
+            self._undo(ready)
             raise
+        return ready
 
-    def _launch(self, unikernel: Unikernel, prepared: Prepared, on_trial: bool) -> Running:
+    def _undo(self, ready: Ready) -> None:
+        self.console.withdraw(ready.unikernel.name)
+        ready.prepared.discard()
+
+    def _launch(self, several: Sequence[Ready]) -> list[tuple[Ready, Exception]]:
+        """Make the processes of ``several``; those that did not start, which are undone, each with the reason."""
         faults.reach("process.before-record")
-        self.state.record_process(prepared.record)
-        faults.reach("process.before-spawn")
         try:
-            pid = prepared.start()
-        except BaseException:
-            self._process_gone(prepared.record)
-            raise
-        faults.reach("process.after-spawn")
-        record = replace(
-            prepared.record, pid=pid, start_ticks=self.host.platform.start_time(pid), started=datetime.now(UTC)
-        )
-        running = Running(
-            prepared.deployment,
-            record,
-            self.host.platform.child(pid),
-            prepared.release,
-            prepared.blocks,
-            time.monotonic(),
-            on_trial,
-        )
-        self.events.happened(unikernel.name, events.Started(record.deployment, record.tender))
+            self.state.record_processes([each.prepared.record for each in several])
+        except Exception as error:  # noqa: BLE001  whoever asked decides what follows
+            for each in several:
+                self._undo(each)
+            return [(each, error) for each in several]
+        failed: list[tuple[Ready, Exception]] = []
+        made: list[tuple[Ready, _Made]] = []
+        for each in several:
+            try:
+                made.append((each, _make(each.prepared)))
+            except Exception as error:  # noqa: BLE001  the same
+                self._process_gone(each.prepared.record)
+                self._undo(each)
+                failed.append((each, error))
+        self._take_up(made)
+        return failed
+
+    def _take_up(self, several: "Sequence[tuple[Ready, _Made]]") -> None:
+        """Write down processes that were made and take them into the table."""
+        records = [
+            replace(
+                each.prepared.record, pid=made.pid, start_ticks=self.host.platform.start_time(made.pid), started=made.at
+            )
+            for each, made in several
+        ]
+        for each, _ in several:
+            record = each.prepared.record
+            self.events.happened(record.name, events.Started(record.deployment, record.tender))
         try:
-            self.state.record_process(record)
-        except StateError as error:  # the token in its title still finds it
-            log.error("%s: its process could not be recorded: %s", unikernel.name, error)
+            self.state.record_processes(records)
+        except StateError as error:  # the tokens in their titles still find them
+            for record in records:
+                log.error("%s: its process could not be recorded: %s", record.name, error)
         faults.reach("process.after-record")
-        self.follow(unikernel, running)
-        self.take(unikernel, Event.UP)
-        unikernel.trouble = None
-        log.info("started %s (%s)", unikernel.name, record.tender)
-        return running
+        for (each, made), record in zip(several, records, strict=True):
+            unikernel, prepared = each.unikernel, each.prepared
+            child = self.host.platform.child(made.pid)
+            running = Running(
+                prepared.deployment, record, child, prepared.release, prepared.blocks, made.since, each.on_trial
+            )
+            self.follow(unikernel, running)
+            self.take(unikernel, Event.UP)
+            unikernel.trouble = None
+            log.info("started %s (%s)", unikernel.name, record.tender)
 
     def follow(self, unikernel: Unikernel, running: Running) -> None:
         """Take a running process into the table and listen for its end."""
@@ -370,7 +414,7 @@ class Supervisor:
 
         def due() -> None:
             unikernel.timer = unikernel.due = None
-            self.background(self.start_waiting(unikernel))
+            self.background(self.start_waiting([unikernel]))
 
         unikernel.timer = loop.call_later(seconds, due)
 
@@ -379,17 +423,27 @@ class Supervisor:
             unikernel.timer.cancel()
         unikernel.timer = unikernel.due = None
 
-    async def start_waiting(self, unikernel: Unikernel) -> None:
-        """Start a unikernel that is WAITING, unless somebody else has taken care of it."""
-        if self.shutting_down or unikernel.phase is not Phase.WAITING or self.is_busy(unikernel.name):
-            return
-        self.cancel_timer(unikernel)
-        with self.changing(unikernel.name, "start"):
-            self.take(unikernel, Event.DUE)
+    async def start_waiting(self, several: Iterable[Unikernel]) -> None:
+        """Start those of ``several`` that are WAITING and that nobody else takes care of, writing once for all."""
+        ready: list[Ready] = []
+        with contextlib.ExitStack() as busy:
             try:
-                await self.bring_up(unikernel, await prepare(self.host, unikernel.deployment))
-            except Exception as error:  # noqa: BLE001  whatever it was: it is wanted, and tried again
-                self.defer(unikernel, error)
+                for unikernel in several:
+                    if self.shutting_down or unikernel.phase is not Phase.WAITING or self.is_busy(unikernel.name):
+                        continue
+                    self.cancel_timer(unikernel)
+                    busy.enter_context(self.changing(unikernel.name, "start"))
+                    self.take(unikernel, Event.DUE)
+                    try:
+                        ready.append(await self._ready(unikernel, await prepare(self.host, unikernel.deployment)))
+                    except Exception as error:  # noqa: BLE001  whatever it was: it is wanted, and tried again
+                        self.defer(unikernel, error)
+            except BaseException:
+                for each in ready:
+                    self._undo(each)
+                raise
+            for each, reason in self._launch(ready) if ready else ():
+                self.defer(each.unikernel, reason)
 
     def defer(self, unikernel: Unikernel, error: Exception) -> None:
         """A wanted unikernel did not start: wait and try again."""
@@ -433,6 +487,13 @@ class Supervisor:
     def _say_farewell(self, left_running: int) -> None:
         self.events.tell(Name(), events.DaemonStopped(left_running))
         self.events.close()
+
+
+def _make(prepared: Prepared) -> _Made:
+    faults.reach("process.before-spawn")
+    pid = prepared.start()
+    faults.reach("process.after-spawn")
+    return _Made(pid, datetime.now(UTC), time.monotonic())
 
 
 def without_name(deployment: Deployment) -> Deployment:

@@ -157,7 +157,7 @@ def break_step(patch: pytest.MonkeyPatch, host: Inside, step: str) -> None:
         "compose": (os, "memfd_create"),
         "announce": (host.supervisor.console, "announce"),
         "spawn": (os, "posix_spawn"),
-        "record": (host.state, "record_process"),
+        "record": (host.state, "record_processes"),
         "commit": (host.state, "deploy"),
     }
     patch.setattr(*targets[step], fail)

@@ -58,7 +58,7 @@ def test_p21_everything_is_there_again(state: State) -> None:
     state.deploy(deployment(2, image=b"j" * 32), Wanted.RUNNING, keep=3)
     state.set_policy(Path(("dev",)), POLICY)
     record = ProcessRecord("ab12", NAME, 2, "boot", "embedded", 7, (AttachedTap("service", "vmmtap0", "br0"),))
-    state.record_process(record)
+    state.record_processes([record])
     again = reopened(state)
     snapshot = again.load()
     (unikernel,) = snapshot.unikernels
