@@ -5,10 +5,12 @@ as asked for; every wanted unikernel runs exactly once; nothing else is left.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path as FilePath
@@ -18,7 +20,7 @@ import pytest
 from albatross_pki.commands import BlockAdd, BlockRemove, BlockSetOld, UnikernelCreate, UnikernelDestroy
 from albatross_pki.host import faults
 from albatross_pki.replies import Empty, Text
-from tests.host.running import TICKER, Daemon, create, hello
+from tests.host.running import HELLO, TICKER, Daemon, create, hello
 
 # the daemon dies when it comes to a point for the n-th time
 DEADLY = """
@@ -132,6 +134,8 @@ def check(host: Daemon, model: Model) -> None:
     assert processes == len(state)
 
 
+ALWAYS = {("process.before-record", 1), ("process.after-record", 1)}  # what a boot comes to once
+
 CRASHES = [
     (point, times) for point in faults.POINTS for times in ((1,) if point.startswith("block.") else (1, 2, 3, 5))
 ]
@@ -161,6 +165,57 @@ def test_p21_killed_at_any_point_nothing_is_lost_and_nothing_is_left(
             assert survivor.unikernels() == set()
         finally:
             survivor.close()
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize(
+    ("point", "times"),
+    [(point, times) for point in faults.POINTS if point.startswith("process.") for times in (1, 2, 4)],
+)
+def test_p21_killed_while_everything_starts_at_boot_each_runs_once(tmp_path: FilePath, point: str, times: int) -> None:
+    """At boot several are recorded at once and then made: whichever were made are found, and no second one is."""
+    host = Daemon(tmp_path)
+    names = [f"dev:{host.label(letter)}" for letter in "abcd"]
+    try:
+        host.start()
+        for name in names:
+            host.ask(name, create())
+        assert host.stop() == 0
+        dying = Daemon(tmp_path, before=DEADLY.format(point=point, times=times))
+        dying.start(wait=False)
+        assert dying.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the last record is one for all
+            dying.process.wait(timeout=20 if (point, times) in ALWAYS or "spawn" in point else 1)
+        dying.kill()
+        host.start()
+        deadline = time.monotonic() + 15
+        while set(host.running()) != set(names) or len(host.unikernels()) != len(names):
+            assert time.monotonic() < deadline, (host.running(), host.unikernels(), host.log())
+            time.sleep(0.02)
+        assert [len(host.unikernels(letter)) for letter in "abcd"] == [1, 1, 1, 1]
+        assert set(os.listdir(os.path.join(host.tmpdir, "fifo"))) == set(names)
+        assert len(host.recorded_pids()) == len(names)
+    finally:
+        host.close()
+
+
+def test_one_that_cannot_start_at_boot_keeps_no_other_from_it(tmp_path: FilePath) -> None:
+    host = Daemon(tmp_path)
+    names = [f"dev:{host.label(letter)}" for letter in "abc"]
+    try:
+        host.start()
+        for name, image in zip(names, (HELLO, TICKER, HELLO), strict=True):
+            host.ask(name, UnikernelCreate(hello(image=image)))
+        assert host.stop() == 0
+        (FilePath(host.dbdir) / "images" / hashlib.sha256(TICKER).hexdigest()).unlink()
+        host.start()
+        deadline = time.monotonic() + 15
+        while not (len(host.unikernels()) == 2 and f"failed to create {names[1]}" in host.log()):
+            assert time.monotonic() < deadline, host.log()
+            time.sleep(0.02)
+        assert [len(host.unikernels(letter)) for letter in "abc"] == [1, 0, 1]
+        assert set(wanted(host)) == set(names)
     finally:
         host.close()
 
