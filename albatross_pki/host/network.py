@@ -109,6 +109,9 @@ class Network(Protocol):
     def taps(self) -> tuple[OwnedTap, ...]:
         """Every tap of ours."""
 
+    def close(self) -> None:
+        """Let go of what this holds; interfaces stay as they are."""
+
 
 class NoNetwork:
     """A network for those who may look and not change."""
@@ -149,6 +152,9 @@ class NoNetwork:
 
     def taps(self) -> tuple[OwnedTap, ...]:
         return ()
+
+    def close(self) -> None:
+        return
 
 
 def open_network() -> Network:

@@ -110,6 +110,9 @@ class FreeBSDNetwork:
                 found.append(OwnedTap(name, bridge, mac, unikernel, device, members.get(name)))
         return tuple(found)
 
+    def close(self) -> None:
+        """Each question is a program of its own: nothing is held."""
+
     def _group(self, name: str) -> list[str]:
         """The interfaces of a group, which is called as what made them."""
         return self._ifconfig("-g", name).split()

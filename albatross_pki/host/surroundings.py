@@ -88,4 +88,6 @@ class Surroundings:
         return self._network
 
     def close(self) -> None:
+        if self._network is not None:
+            self._network.close()
         self.images.close()

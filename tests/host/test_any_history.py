@@ -1,22 +1,26 @@
 """Random commands, ends, kills and restarts of the daemon, against a model that fits on a page.
 
-After every step the model is compared with what info says, the process table, the fifos, the images and the state.
+After every step the model is compared with what info says, the process table, the fifos, the taps, the images and the
+state. As root the host has a network namespace of its own with a bridge, and some unikernels are on it.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import os
 import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -25,13 +29,43 @@ from albatross_pki.extensions import AnyCommand, Rollback, Start, Stop
 from albatross_pki.host.supervisor import Patience
 from albatross_pki.names import Name
 from albatross_pki.replies import Text, Unikernels
-from albatross_pki.unikernels import QUIT, Settings
+from albatross_pki.unikernels import QUIT, NetworkInterface, Settings
 from tests.host.lives import on_disk, replayed
-from tests.host.running import HELLO, RESTART, TICKER, Inside, hello, inside, titled
+from tests.host.running import EXAMPLES, HELLO, RESTART, TICKER, Inside, hello, inside, titled
 
 Result = TypeVar("Result")
 LETTERS = st.sampled_from("abc")
 IMAGES = {"hello": HELLO, "ticker": TICKER}
+if os.geteuid() == 0:  # who may make bridges and taps
+    IMAGES["echo-net"] = (EXAMPLES / "echo-net.spt").read_bytes()
+INTERFACES = {"hello": (), "ticker": (), "echo-net": (NetworkInterface("service"),)}
+CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+MS_PRIVATE_ALL = 0x44000  # MS_REC | MS_PRIVATE
+
+
+def enter_namespace() -> None:
+    """Give the calling thread, and what it makes, a network of its own with a bridge; /sys shows that network."""
+    from pyroute2 import IPRoute
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    for made in (
+        libc.unshare(CLONE_NEWNS | CLONE_NEWNET),
+        libc.mount(b"none", b"/", None, MS_PRIVATE_ALL, None),
+        libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None),
+    ):
+        if made:
+            raise OSError(ctypes.get_errno(), "no network namespace")
+    with IPRoute() as netlink:
+        netlink.link("add", ifname="service", kind="bridge")
+
+
+def taps() -> set[str]:
+    """The taps in the network of the calling thread that are ports of the bridge."""
+    return {each for each in os.listdir("/sys/class/net/service/brif") if each.startswith("vmmtap")}
+
+
+def all_taps() -> set[str]:
+    return {each for each in os.listdir("/sys/class/net") if each.startswith("vmmtap")}
 
 
 @dataclass(frozen=True)
@@ -53,13 +87,18 @@ class History(RuleBasedStateMachine):
         self.root = FilePath(tempfile.mkdtemp(prefix="any-history-"))
         self.prefix = "h" + secrets.token_hex(2)
         self.model: dict[str, Expected] = {}
-        self.loop = asyncio.new_event_loop()
+        self.thread = ThreadPoolExecutor(1, initializer=enter_namespace if "echo-net" in IMAGES else None)
+        self.loop = self.there(asyncio.new_event_loop)
         self.stack = contextlib.AsyncExitStack()
         self.host: Inside = self.run(self.enter())
         self.step = 0
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self.loop.run_until_complete(work)
+        return self.there(lambda: self.loop.run_until_complete(work))
+
+    def there(self, work: Callable[[], Result]) -> Result:
+        """Do something in the network of the host."""
+        return self.thread.submit(work).result()
 
     async def enter(self) -> Inside:
         patience = Patience(stop=2, kill=2, come_up=0.03)
@@ -76,12 +115,17 @@ class History(RuleBasedStateMachine):
     def create(self, letter: str, image: str, restarts: bool, force: bool) -> None:
         self.step += 1
         behaviour = RESTART if restarts else QUIT
-        config = hello(str(self.step), image=IMAGES[image], fail_behaviour=behaviour)
+        argument = self.argument(image)
+        config = hello(argument, image=IMAGES[image], fail_behaviour=behaviour, interfaces=INTERFACES[image])
         old = self.model.get(letter)
         assert self.ask(letter, UnikernelCreate(config, force)) == (old is None or force)
         if old is None or force:
             before = () if old is None else (replace(old, before=()), *old.before)[:3]
-            self.model[letter] = Expected(str(self.step), image, restarts, before=before)
+            self.model[letter] = Expected(argument, image, restarts, before=before)
+
+    def argument(self, image: str) -> str:
+        """One that no other deployment has."""
+        return f"--ipv4=10.0.0.{self.step}" if image == "echo-net" else str(self.step)
 
     @rule(letter=LETTERS)
     def create_what_fails(self, letter: str) -> None:
@@ -97,11 +141,14 @@ class History(RuleBasedStateMachine):
     def restart(self, letter: str, memory_mb: int, new: bool) -> None:
         self.step += 1
         old = self.model.get(letter)
-        asked = Settings(memory_mb=memory_mb, arguments=(str(self.step),)) if new else None
+        image = "hello" if old is None else old.image
+        argument = self.argument(image)
+        settings = Settings(memory_mb=memory_mb, arguments=(argument,), interfaces=INTERFACES[image])
+        asked = settings if new else None
         assert self.ask(letter, UnikernelRestart(asked)) == (old is not None)
         if old is not None and new:
             before = (replace(old, before=(), stopped=False), *old.before)[:3]
-            self.model[letter] = Expected(str(self.step), old.image, False, before=before)
+            self.model[letter] = Expected(argument, old.image, False, before=before)
         elif old is not None:
             self.model[letter] = replace(old, stopped=False)
 
@@ -171,10 +218,16 @@ class History(RuleBasedStateMachine):
         pids = {self.host.pid(self.name(letter)) for letter in running}
         self.run(self.host.until(lambda: titled(self.prefix) == pids))  # a process takes its title in its first moment
         assert set(os.listdir(self.host.supervisor.host.fifo_directory)) == {self.name(letter) for letter in running}
-        wanted = {(str(each.name), each.wanted.value) for each in self.host.state.load().unikernels}
+        state = self.there(self.host.state.load)
+        wanted = {(str(each.name), each.wanted.value) for each in state.unikernels}
         assert wanted == {
             (self.name(letter), "stopped" if expected.stopped else "running") for letter, expected in self.model.items()
         }
+        on_bridge = sum(self.model[letter].image == "echo-net" for letter in running)
+        recorded = {tap.interface for each in state.processes for tap in each.taps}
+        assert len(recorded) == on_bridge
+        if "echo-net" in IMAGES:
+            assert self.there(taps) == self.there(all_taps) == recorded
         images = {image.image for each in self.model.values() for image in (each, *each.before)}
         assert set(os.listdir(self.host.supervisor.host.images.directory)) == {
             hashlib.sha256(IMAGES[image]).hexdigest() for image in images
@@ -188,12 +241,15 @@ class History(RuleBasedStateMachine):
         if hasattr(self, "host"):
             self.run(self.stack.aclose())
             assert titled(self.prefix) == set()
-            self.loop.close()
+            if "echo-net" in IMAGES:
+                assert self.there(all_taps) == set()
+            self.there(self.loop.close)
+            self.thread.shutdown()
             shutil.rmtree(self.root)
 
 
 TestAnyHistory = History.TestCase
-TestAnyHistory.settings = settings(
+TestAnyHistory.settings = hypothesis_settings(
     max_examples=12,
     stateful_step_count=15,
     deadline=None,
