@@ -29,8 +29,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from albatross_pki.errors import AlbatrossError, ExitCode
+from albatross_pki.host.ownership import own_directory
 from albatross_pki.host.restarts import delay, failures_after
-from albatross_pki.host.separation import DaemonUsers, Tls, User
+from albatross_pki.host.separation import DaemonUsers, Tls, User, part_owners
 from albatross_pki.transport.sockets import listen
 
 READY_TIMEOUT = 20.0  # seconds for one program to listen; a slow machine under load needs two
@@ -194,16 +195,21 @@ def _refuse_taken(program: Program) -> None:
 
 
 def prepare(directory: str) -> str:
-    """Make what is missing of ``directory``, private to its owner; returns its absolute path."""
+    """Make what is missing of ``directory``, private to its owner; returns its absolute path.
+
+    Nothing that somebody else has put there is used: root would follow the links. Raises ``AlbatrossError``.
+    """
+    if not directory:
+        raise AlbatrossError("the name of the directory is empty", hint="for the current one, say .")
     directory = os.path.abspath(directory)
     if len(os.fsencode(directory)) > SOCKET_ROOM:
         raise AlbatrossError(
             f"{directory} is too long a name: unix sockets below it could not be bound",
             hint=f"choose a directory of at most {SOCKET_ROOM} characters",
         )
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    own_directory(directory, named=True)
     for name in SUBDIRECTORIES:
-        os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
+        own_directory(os.path.join(directory, name), owners=part_owners(name))
     return directory
 
 

@@ -28,12 +28,14 @@ from albatross_pki.host.audit_cli import audit
 from albatross_pki.host.bridges_cli import bridge
 from albatross_pki.host.crl_cli import crl
 from albatross_pki.host.doctor_cli import doctor
+from albatross_pki.text import printable
 
 if TYPE_CHECKING:
     from albatross_pki.host.ensemble import Program
     from albatross_pki.host.separation import Tls
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
+_LOCK_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever somebody has put in its place
 STOP_TIMEOUT = 180.0  # seconds for the whole ensemble; each program has a bound of its own
 
 
@@ -113,7 +115,7 @@ def run(
             wanted = _programs(directory, tls, keep_running=keep_running, statistics=stats, one_user=one_user)
             ensemble.start(wanted)
             for each in wanted:
-                click.echo(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}")
+                click.echo(printable(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}"))
             _tell_ready(ready_descriptor)
             ended = ensemble.watch(wake, lambda text: say("warning", text))
             if ended is not None:
@@ -218,7 +220,7 @@ def _where(listening: object) -> str:
 @contextlib.contextmanager
 def _locked(directory: str) -> Iterator[None]:
     """Hold the lock of ``directory``; raises ``AlreadyRunning``."""
-    descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | os.O_CREAT | _LOCK_FLAGS, 0o600)
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,7 +236,7 @@ def _locked(directory: str) -> Iterator[None]:
 def _holder(directory: str) -> int | None:
     """The process that holds the lock of ``directory``, ``None`` if nobody does."""
     try:
-        descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(directory, "host.lock"), os.O_RDWR | _LOCK_FLAGS)
     except FileNotFoundError:
         return None
     try:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.files import make_file, read_file
 from albatross_pki.host.confinement import FIRST_UID, may_give_users
+from albatross_pki.host.ownership import own_directory
 
 NAMES = ("albatross-console", "albatross-stats", "albatross-authorise", "albatross-tls")
 FIRST_DAEMON_UID = FIRST_UID - 16  # right before the unikernels' own
@@ -67,13 +68,28 @@ class Tls:
     port: int
 
 
+_NUMBERED = DaemonUsers(*(User(uid, uid) for uid in range(FIRST_DAEMON_UID, FIRST_DAEMON_UID + len(NAMES))))
+
+
 def daemon_users() -> DaemonUsers:
     """The users of an installed package, or numbers."""
     try:
         entries = [pwd.getpwnam(name) for name in NAMES]
     except KeyError:
-        return DaemonUsers(*(User(uid, uid) for uid in range(FIRST_DAEMON_UID, FIRST_DAEMON_UID + len(NAMES))))
+        return _NUMBERED
     return DaemonUsers(*(User(entry.pw_uid, entry.pw_gid) for entry in entries))
+
+
+def part_owners(inside: str) -> frozenset[int]:
+    """Who beside us may have been given ``inside``, a directory below DIR, when a host ran here before."""
+    if os.geteuid() != 0 or inside not in _given(_NUMBERED):
+        return frozenset()
+    return frozenset(_given(users)[inside].uid for users in (daemon_users(), _NUMBERED))
+
+
+def _given(users: DaemonUsers) -> dict[str, User]:
+    """The directories that are a program's own."""
+    return {"run/spool": users.endpoint, "authorise": users.authoriser}
 
 
 def unavailable(users: DaemonUsers) -> str | None:
@@ -115,8 +131,8 @@ def divide(directory: str, users: DaemonUsers, tls: Tls | None) -> Tls | None:
     fifos = os.path.join(directory, "run", "fifo")
     os.chown(fifos, 0, users.console.gid)
     os.chmod(fifos, 0o2750)  # noqa: S103  the console's group
-    _give(os.path.join(directory, "run", "spool"), users.endpoint)
-    _give(os.path.join(directory, "authorise"), users.authoriser)
+    for inside, user in _given(users).items():
+        _give(os.path.join(directory, inside), user)
     return None if tls is None else _copies(os.path.join(directory, "tls"), users, tls)
 
 
@@ -126,13 +142,13 @@ def unite(directory: str) -> None:
     fifos = os.path.join(directory, "run", "fifo")
     os.chown(fifos, 0, 0)
     os.chmod(fifos, 0o700)
-    for inside in ("run/spool", "authorise"):
+    for inside in _given(_NUMBERED):
         _give(os.path.join(directory, inside), root)
 
 
 def _copies(directory: str, users: DaemonUsers, tls: Tls) -> Tls:
     """The files of ``tls`` where the two programs can read them, the key for the endpoint alone."""
-    os.makedirs(directory, mode=0o711, exist_ok=True)
+    own_directory(directory)
     os.chmod(directory, 0o711)  # noqa: S103  passed through, not read
     for old in os.listdir(directory):
         os.unlink(os.path.join(directory, old))
