@@ -44,6 +44,7 @@ from albatross_pki.option_prefixes import spelled_out
 from albatross_pki.policies import Policy
 from albatross_pki.syntax import BadValue, parse_block, parse_count, parse_network, parse_since
 from albatross_pki.unikernels import QUIT, FailBehaviour, Settings, UnikernelConfig, UnikernelType
+from albatross_pki.upstream_words import or_help, take_common_options
 
 MAX_NUMBER = 2**31 - 1
 _ROOT = Name()
@@ -82,7 +83,16 @@ class Shape:
 class Commands(click.Group):
     """A group whose commands may be spelled with ``_`` or ``-``; they and their options may be shortened."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, or_help(ctx, args))
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = self._find(ctx, cmd_name)
+        if command is not None and not isinstance(command, click.Group):
+            take_common_options(command)
+        return command
+
+    def _find(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         wanted = cmd_name.replace("_", "-")
         exact = super().get_command(ctx, wanted)
         if exact is not None:
@@ -304,14 +314,20 @@ def _events(name: Name | None, since: datetime | None) -> TypedCommand:
     return TypedCommand(name or _ROOT, Events(since or datetime.fromtimestamp(0, UTC)))
 
 
-def _stats_add(name: Name | None, pid: int, vmmdev: str, bridges: Sequence[str]) -> TypedCommand:
+def _stats_add(name: Name | None, process: Sequence[str], vmmdev: str, bridges: Sequence[str]) -> TypedCommand:
+    *first, number = process
+    if len(first) > 1 or (first and vmmdev):
+        raise BadValue("expected PID, with --vmmdev or a VMM device before it", " ".join(process))
+    vmmdev = first[0] if first else vmmdev
     network = []
     for text in bridges:
         bridge, colon, tap = text.partition(":")
         if not (bridge and colon and tap):
             raise BadValue("broken, format is bridge:tap", text)
         network.append((bridge, tap))
-    return TypedCommand(name or _ROOT, StatsAdd(vmmdev, check_range("PID", pid, 1, MAX_NUMBER), tuple(network)))
+    return TypedCommand(
+        name or _ROOT, StatsAdd(vmmdev, check_range("PID", click.INT(number), 1, MAX_NUMBER), tuple(network))
+    )
 
 
 def _on_path(command: AnyCommand) -> Make:
@@ -386,7 +402,7 @@ def _events_parameters() -> list[click.Parameter]:
 
 def _stats_add_parameters() -> list[click.Parameter]:
     return [
-        click.Argument(["pid"], type=int, metavar="PID"),
+        click.Argument(["process"], nargs=-1, required=True, metavar="PID"),  # before it, in 1.x, the VMM device
         _named("-n", "--name"),
         click.Option(["--vmmdev"], default="", help="The VMM device (FreeBSD)."),
         click.Option(["--bridge", "bridges"], multiple=True, metavar="BRIDGE:TAP"),

@@ -2,7 +2,7 @@
 
 ``spelled_out`` looks at a command's arguments before click does, in this order for each:
 
-1. what follows ``--`` is not looked at, nor is the value of an option;
+1. what follows ``--`` is not looked at, nor is the value of an option; ``--help=FORMAT`` is ``--help``;
 2. ``--dest`` becomes ``--destination`` if nothing else begins so; an exact name wins over longer ones;
 3. a prefix of several options is refused, and so is an option that comes twice and may not.
 
@@ -11,8 +11,11 @@ What is unknown is left to click, which refuses it.
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import click
+
+from albatross_pki.upstream_words import plain_help, take_common_options
 
 
 def spelled_out(command: click.Command, arguments: Sequence[str], parent: click.Context | None = None) -> list[str]:
@@ -27,6 +30,10 @@ def spelled_out(command: click.Command, arguments: Sequence[str], parent: click.
 
 class PrefixCommand(click.Command):
     """A command that is a program of its own, whose long options may be shortened."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        take_common_options(self)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spelled_out(self, args))
@@ -45,7 +52,7 @@ def _options(command: click.Command, context: click.Context) -> dict[str, click.
 def _spelled_out(options: dict[str, click.Option], arguments: Sequence[str]) -> Iterator[str]:
     seen: set[str] = set()
     rest = iter(arguments)
-    for argument in rest:
+    for argument in map(plain_help, rest):
         if argument == "--":
             yield from (argument, *rest)
             return

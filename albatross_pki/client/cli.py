@@ -70,7 +70,7 @@ def _write_request(typed: "TypedCommand", how: dict[str, Any]) -> None:
         Wanted(subject_label(typed.name, command), command, binding=binding),
         key=None,
         key_type=how["key_type"],
-        bits="4096",
+        bits=how["bits"],
         dialect=how["dialect"],
         output=None,
         overwrite=True,  # as Albatross 2.x does: requests are made again, keys are not

@@ -5,6 +5,8 @@ has signed before. Both end with the same judgement: the chain must be good for 
 or nothing is sent (``ChainRefused``, every reason at once).
 """
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,6 +52,23 @@ class Signer:
     reusable: bool = False
 
 
+def read_roots(place: str) -> bytes:
+    """The roots in a file, or in all files of a directory that hold certificates (PEM); raises ``AlbatrossError``."""
+    if not os.path.isdir(place):
+        return read_file(place)
+    from albatross_pki.pem import BadPem, bundle, certificates
+
+    found: list[bytes] = []
+    for entry in sorted(os.listdir(place)):
+        file = os.path.join(place, entry)
+        if os.path.isfile(file):
+            with contextlib.suppress(BadPem):  # a key, or a list of something else
+                found += certificates(read_file(file), file)
+    if not found:
+        raise AlbatrossError(f"{place}: no file in this directory holds a certificate")
+    return bundle(found)
+
+
 def one_shot(signer: Signer, name: Name, command: AnyCommand, binding: ImageBinding | None) -> Credentials:
     """A new key and a leaf with ``command``, below the delegation of ``signer``."""
     from albatross_pki.ca.keys import open_key
@@ -58,7 +77,7 @@ def one_shot(signer: Signer, name: Name, command: AnyCommand, binding: ImageBind
     from albatross_pki.pem import certificates
     from albatross_pki.policy.profiles import Dialect
 
-    anchors = certificates(read_file(signer.server_ca), signer.server_ca)
+    anchors = certificates(read_roots(signer.server_ca), signer.server_ca)
     chain, key = issue_oneshot(
         read_file(signer.ca),
         open_key(signer.ca_key),
@@ -83,7 +102,7 @@ def standing_of(signer: Signer) -> tuple[Path, bool]:
     """
     from albatross_pki.pem import certificates
 
-    anchors = certificates(read_file(signer.server_ca), signer.server_ca)
+    anchors = certificates(read_roots(signer.server_ca), signer.server_ca)
     asking = one_shot(signer, Name(), UnikernelInfoRequest(), None)
     request = judge_chain(asking.chain, anchors, signer.server_ca).authorised
     if request is None:
@@ -122,7 +141,7 @@ def signed(bundle: str, key_file: str, server_ca: str) -> Credentials:
             f"{key_file} is not the key of {bundle}'s first certificate, {leaf.title}",
             hint="a bundle begins with the leaf; its key was made together with its request",
         )
-    anchors = certificates(read_file(server_ca), server_ca)
+    anchors = certificates(read_roots(server_ca), server_ca)
     judgement = judge_chain(chain, anchors, server_ca)
     request = judgement.authorised
     if request is None:

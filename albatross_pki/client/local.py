@@ -24,6 +24,7 @@ from albatross_pki.policies import Policy
 from albatross_pki.replies import Success
 from albatross_pki.transport.blocking import Connection
 
+NOBODY = "-"  # in place of a socket or a host: what would be sent is shown
 EXTENDED_SOCKET = "util/extended.sock"
 
 OnSuccess = Callable[[Header, Success], None]
@@ -41,6 +42,11 @@ def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_succes
     if isinstance(typed.command, PolicyAdd):
         check_policy(typed.command.policy)
     command = with_image(typed, typed.command)
+    if socket == NOBODY:
+        from albatross_pki.client.unsent import show_frame
+        from albatross_pki.wire.message import encode_message
+
+        show_frame(encode_message(Message(Header(typed.name), command)))
     with Connection(socket or os.path.join(tmpdir, socket_of(command))) as connection:
         connection.send(Message(Header(typed.name), command))
         if isinstance(command, BlockSet):
@@ -62,8 +68,13 @@ def _send_extended(name: Name, command: ExtendedCommand, socket: str, on_success
     from albatross_pki.authorised import LocalRequest
     from albatross_pki.wire.side import encode_side
 
+    payload = encode_side(LocalRequest(name, command))
+    if socket == NOBODY:
+        from albatross_pki.client.unsent import show_frame
+
+        show_frame(payload)
     with Connection(socket) as connection:
-        connection.send_payload(encode_side(LocalRequest(name, command)))
+        connection.send_payload(payload)
         converse(connection, answers_of(command), on_success, on_data)
 
 

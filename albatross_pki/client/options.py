@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DIRECTORY = click.Path(exists=True, file_okay=False)
 DEFAULT_TMPDIR = "/run/albatross"
 FORMATS = ("table", "json", "name", "upstream")
-KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
+KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096", "rsa")
 DIALECTS = ("native", "upstream")
 
 
@@ -89,6 +89,7 @@ def remote_options() -> list[click.Parameter]:
         _file("--ca", "ca.pem", "Your certificate and those above it."),
         _file("--ca-key", "ca.key", "Its private key."),
         click.Option(["--key-type"], type=click.Choice(KEY_TYPES), default="ed25519", help="Of the one-time key."),
+        click.Option(["--bits"], type=click.Choice(["2048", "4096"]), default="4096", help="With --key-type rsa."),
         click.Option(["--dialect"], type=click.Choice(DIALECTS), default="native", help="Whom the server is."),
         click.Option(["--reusable"], is_flag=True, help="Do not limit the command to one effect."),
         *server_options(),
@@ -194,7 +195,7 @@ def server_identity_options() -> list[click.Parameter]:
 
 
 EXTRA: Mapping[str, Callable[[], list[click.Parameter]]] = {
-    "create": lambda: _waiting(),
+    "create": lambda: [*_waiting(), _dbdir()],
     "stats": lambda: [_lines()],
     "events": lambda: [_lines(), _follow(), _json()],
     "get": lambda: [_target()],
@@ -220,6 +221,11 @@ def _waiting() -> list[click.Parameter]:
         ),
         click.Option(["--rollback-on-failure"], is_flag=True, help="Else back to what ran before (implies --wait)."),
     ]
+
+
+def _dbdir() -> click.Option:
+    """Of the 1.x programs, which looked there for tenders: albatrossd does that."""
+    return click.Option(["--dbdir"], type=DIRECTORY, hidden=True, expose_value=False)
 
 
 def _follow() -> click.Option:
@@ -398,7 +404,8 @@ def signer_of(how: Mapping[str, Any]) -> "Signer":
     """What the options about a delegation say."""
     from albatross_pki.client.credentials import Signer
 
-    return Signer(how["ca"], how["ca_key"], how["server_ca"], how["key_type"], how["dialect"], how["reusable"])
+    key_type = f"rsa{how['bits']}" if how["key_type"] == "rsa" else how["key_type"]
+    return Signer(how["ca"], how["ca_key"], how["server_ca"], key_type, how["dialect"], how["reusable"])
 
 
 def server_of(how: Mapping[str, Any]) -> "Server":

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from albatross_pki.client.conversation import Answers, answers_of, converse
-from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot
+from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot, read_roots
 from albatross_pki.client.files import BadFile, binding_of, judge_image, read_image
 from albatross_pki.client.progress import Meter, Readable
 from albatross_pki.command_line import TypedCommand
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from albatross_pki.policy.revocation import Crl
     from albatross_pki.transport.tls import TlsConnection
 
+NOBODY = "-"  # in place of a host: what would be sent is shown
 UPSTREAM_LEVEL = 9  # zlib level for an image inside a certificate, as Albatross' own client
 
 
@@ -177,6 +178,10 @@ def _send(
     from albatross_pki.pem import bundle
     from albatross_pki.transport.tls import connect
 
+    if server.host == NOBODY:
+        from albatross_pki.client.unsent import show_chain
+
+        show_chain(credentials.chain)
     answers = answers_of(credentials.command)
     lists = read_lists(server)
     with connect(
@@ -184,7 +189,7 @@ def _send(
         server.port,
         bundle(list(credentials.chain)),
         credentials.key_pem,
-        read_file(server.server_ca),
+        read_roots(server.server_ca),
         lambda chain: judge_server_chain(server, chain, lists),
     ) as connection:
         if upload is not None:

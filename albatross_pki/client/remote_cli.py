@@ -48,7 +48,7 @@ def program() -> "click.Command":
         "albatross-client-remote-tls",
         callback=as_upstream_says(called),
         params=[
-            click.Argument(["ca"], type=file, metavar="CA"),
+            click.Argument(["ca"], type=click.Path(exists=True), metavar="CA"),
             click.Argument(["cert"], type=file, metavar="CERT"),
             click.Argument(["key"], type=file, metavar="KEY"),
             click.Argument(["destination"], type=DESTINATION, metavar="HOST[:PORT]"),

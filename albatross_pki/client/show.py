@@ -28,6 +28,7 @@ from albatross_pki.replies import (
     Unikernels,
 )
 from albatross_pki.text import printable
+from albatross_pki.upstream_words import everything_wanted
 
 _STEPS = ((86400 * 2, 86400, "days"), (3600 * 2, 3600, "hours"), (60 * 2, 60, "minutes"), (0, 1, "seconds"))
 
@@ -40,15 +41,17 @@ class Screen:
     quiet: bool = False
     width: int | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    everything: bool = False  # with the words of Albatross' own client: what it shows to those who debug, too
 
     @classmethod
     def standard(cls, form: str, quiet: bool) -> "Screen":
         """Standard output as it is."""
+        everything = everything_wanted()
         if not sys.stdout.isatty():
-            return cls(form, quiet)
+            return cls(form, quiet, everything=everything)
         import shutil
 
-        return cls(form, quiet, shutil.get_terminal_size().columns)
+        return cls(form, quiet, shutil.get_terminal_size().columns, everything=everything)
 
     def answer(self, name: Name, reply: Success, prefix: str = "") -> None:
         """Print an answer about ``name``; ``prefix`` stands in front of it for people."""
@@ -61,7 +64,7 @@ class Screen:
         elif self.form == "upstream" and not _is_document(reply):
             from albatross_pki.client.upstream import answer_text
 
-            self._print(prefix + answer_text(name, reply))
+            self._print(prefix + answer_text(name, reply, everything=self.everything))
         else:
             self._print(prefix + self._table(name, reply))
 

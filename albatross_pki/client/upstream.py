@@ -37,9 +37,12 @@ _ESCAPES = {0x5C: "\\\\", 0x22: '\\"', 0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r", 0x
 _NOTHING = "not specified"
 
 
-def answer_text(name: Name, reply: Success) -> str:
-    """``host [unikernel: :hello]: success: created unikernel``, and its like for every answer."""
-    return f"host {name_text(name)}: {_content(reply)}"
+def answer_text(name: Name, reply: Success, *, everything: bool = False) -> str:
+    """``host [unikernel: :hello]: success: created unikernel``, and its like for every answer.
+
+    ``everything``: as with that client's ``--verbosity=debug``, which shows the arguments of unikernels.
+    """
+    return f"host {name_text(name)}: {_content(reply, everything)}"
 
 
 def failure_text(program: str, name: Name, text: str) -> str:
@@ -67,14 +70,16 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S-00:00")
 
 
-def _content(reply: Success) -> str:
+def _content(reply: Success, everything: bool) -> str:
     match reply:
         case Empty():
             return "success"
         case Text(text):
             return f"success: {printable(text, 1 << 20)}"
         case Unikernels(unikernels):
-            lines = [f"{name_text(name)}: {_info(info)}" for name, info in unikernels]
+            lines = [
+                f"{name_text(name)}: {_info(info)}{_arguments(info) if everything else ''}" for name, info in unikernels
+            ]
             return "\n".join(lines) or "no unikernels"
         case Policies(policies):
             lines = [f"{name_text(name)}: {policy_text(policy)}" for name, policy in policies]
@@ -119,6 +124,10 @@ def _info(info: UnikernelInfo) -> str:
             f"linux_boot_partition {partition_text(info.linux_boot_partition)}",
         )
     )
+
+
+def _arguments(info: UnikernelInfo) -> str:
+    return f" argv {' '.join(map(printable, info.arguments or ('no',)))}"
 
 
 def fail_text(behaviour: FailBehaviour) -> str:
