@@ -13,7 +13,8 @@ A bridge of ours is
    forwarding switched on.
 
 It has an alias that says so; only bridges with that alias are ever removed. What is there already stays: planning for
-a bridge that is as wanted gives no step.
+a bridge that is as wanted gives no step. The kernel sets the alias of a bridge only when it is there; whoever was
+ended in between has left one with our MAC address and nothing else (``is_unfinished``), which is ours as well.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from albatross_pki.host.network import mac_text, read_alias, valid_interface
 from albatross_pki.text import printable
 
 DUMMY_SUFFIX = "-0"
+MAX_TRANSLATED = 12  # networks; their names are kept in a comment of at most 254 octets
 MAX_BRIDGE_NAME = 15 - len(DUMMY_SUFFIX)  # IFNAMSIZ without its NUL, and the name of the dummy
 ALIAS = "albatross-pki-bridge"
 ALIAS_WITHOUT_DUMMY = "albatross-pki-bridge no-dummy"  # this kernel has no dummy interfaces: not missed again
@@ -97,6 +99,15 @@ class Present:
     def ports(self, bridge: str) -> tuple[PresentLink, ...]:
         return tuple(each for each in self.links if each.bridge == bridge)
 
+    def is_unfinished(self, wanted: "Wanted") -> bool:
+        """Whether the bridge is one that we began to make: without alias, and so far without all else."""
+        link = self.link(wanted.name)
+        return (
+            link is not None
+            and (link.kind, link.mac, link.alias, link.up, link.addresses) == ("bridge", wanted.mac, "", False, ())
+            and not self.ports(wanted.name)
+        )
+
     def translated(self, bridge: str) -> tuple[IPv4Network, ...] | None:
         """``None`` if there is no table for this bridge."""
         return dict(self.nat).get(bridge)
@@ -112,10 +123,16 @@ class MakeBridge:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        return (
-            f"ip link add name {self.name} address {mac_text(self.mac)} type bridge",
-            f"ip link set dev {self.name} alias {ALIAS}",
-        )
+        return (f"ip link add name {self.name} address {mac_text(self.mac)} type bridge",)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkBridge:
+    name: str
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return (f"ip link set dev {self.name} alias {ALIAS}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,7 @@ class MakeDummy:
         return (
             f"ip link add name {self.name} address {mac_text(self.mac)} type dummy",
             f"ip link set dev {self.name} master {self.bridge} up",
-        )
+        )  # one message to the kernel: it is never without its bridge
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +213,7 @@ class RemoveLink:
         return (f"ip link delete dev {self.name}",)
 
 
-Step = MakeBridge | MakeDummy | SetUp | AddAddress | Forward | Translate | StopTranslating | RemoveLink
+Step = MakeBridge | MarkBridge | MakeDummy | SetUp | AddAddress | Forward | Translate | StopTranslating | RemoveLink
 
 
 def nat_table(bridge: str) -> str:
@@ -215,37 +232,55 @@ def plan_add(wanted: Wanted, present: Present) -> tuple[Step, ...]:
             f"{wanted.name} exists and is no bridge{f' but {bridge.kind}' if bridge.kind else ''}",
             hint="choose another name",
         )
-    _check_dummy(wanted, dummy)
+    if dummy is not None and dummy.bridge != wanted.name and not _is_stray(wanted, dummy):
+        raise BridgeRefused(
+            f"{wanted.dummy} exists and is no port of {wanted.name}",
+            hint="choose another name, or remove that interface",
+        )
     for address in wanted.addresses:
         _check_free(wanted.name, address, present)
-    steps: list[Step] = []
-    if bridge is None:
-        steps.append(MakeBridge(wanted.name, wanted.mac))
-    # a bridge of somebody else may have ports and addresses of its own, on purpose
-    if dummy is None and (bridge is None or bridge.alias == ALIAS):
-        steps.append(MakeDummy(wanted.dummy, wanted.mac, wanted.name))
-    if bridge is None or not bridge.up:
-        steps.append(SetUp(wanted.name))
+    steps = _plan_links(wanted, present, bridge, dummy)
     known = () if bridge is None else bridge.addresses
     steps += [AddAddress(wanted.name, address) for address in wanted.addresses if address not in known]
-    if wanted.nat and not present.forwarding:
-        steps.append(Forward())
     if wanted.nat and set(present.translated(wanted.name) or ()) != set(wanted.translated):
         steps.append(Translate(wanted.name, wanted.translated))
+    if wanted.nat and not present.forwarding:  # last: if all else fails, it is not switched on
+        steps.append(Forward())
     return tuple(steps)
 
 
-def plan_remove(name: str, present: Present) -> tuple[Step, ...]:
+def _plan_links(wanted: Wanted, present: Present, bridge: PresentLink | None, dummy: PresentLink | None) -> list[Step]:
+    """The two interfaces, and that they are up."""
+    steps: list[Step] = []
+    if bridge is None:
+        steps.append(MakeBridge(wanted.name, wanted.mac))
+    begins = bridge is None or present.is_unfinished(wanted)
+    if begins:
+        steps.append(MarkBridge(wanted.name))
+    if dummy is not None and dummy.bridge is None:
+        steps.append(RemoveLink(dummy.name))
+        dummy = None
+    # a bridge of somebody else may have ports and addresses of its own, on purpose
+    if dummy is None and (begins or (bridge is not None and bridge.alias == ALIAS)):
+        steps.append(MakeDummy(wanted.dummy, wanted.mac, wanted.name))
+    if dummy is not None and not dummy.up:
+        steps.append(SetUp(dummy.name))
+    if bridge is None or not bridge.up:
+        steps.append(SetUp(wanted.name))
+    return steps
+
+
+def plan_remove(name: str, present: Present, machine: bytes = b"") -> tuple[Step, ...]:
     """What takes a bridge of ours away; nothing if it is gone. Raises ``BridgeRefused``.
 
     Forwarding stays as it is: others may need it.
     """
     _check_name(name)
-    bridge, dummy = present.link(name), present.link(name + DUMMY_SUFFIX)
-    if bridge is not None and not bridge.is_ours:
-        raise BridgeRefused(
-            f"{name} was not made by albatross-host", hint=f"if nobody needs it: ip link delete dev {name}"
-        )
+    wanted = Wanted(name, machine=machine)
+    bridge, dummy = present.link(name), present.link(wanted.dummy)
+    if bridge is not None and not bridge.is_ours and not present.is_unfinished(wanted):
+        hint = f"if nobody needs it: ip link delete dev {name}" if bridge.kind == "bridge" else None
+        raise BridgeRefused(f"{name} was not made by albatross-host", hint=hint)
     ports = [each for each in present.ports(name) if each.name != name + DUMMY_SUFFIX]
     if ports:
         raise BridgeRefused(
@@ -255,7 +290,7 @@ def plan_remove(name: str, present: Present) -> tuple[Step, ...]:
     steps: list[Step] = []
     if present.translated(name) is not None:
         steps.append(StopTranslating(name))
-    if dummy is not None and dummy.bridge == name:
+    if dummy is not None and (dummy.bridge == name or _is_stray(wanted, dummy)):
         steps.append(RemoveLink(dummy.name))
     if bridge is not None:
         steps.append(RemoveLink(name))
@@ -270,8 +305,18 @@ def check_wanted(wanted: Wanted) -> None:
             "address translation needs an IPv4 network to translate",
             hint=f"albatross-host bridge add {wanted.name} --address 10.0.0.1/24 --nat",
         )
+    if len(wanted.translated) > MAX_TRANSLATED:
+        raise BridgeRefused(
+            f"{len(wanted.translated)} networks are too many to translate for one bridge, {MAX_TRANSLATED} can be",
+            hint="give it a larger network instead, as in 10.0.0.1/16",
+        )
     for address in wanted.addresses:
         network = address.network
+        if isinstance(address, IPv6Interface) and address.scope_id is not None:
+            raise BridgeRefused(
+                f"{address} belongs to another interface, {address.scope_id}",
+                hint=f"--address {str(address).replace(f'%{address.scope_id}', '')}",
+            )
         single = network.prefixlen >= network.max_prefixlen - 1
         if single or address.ip.is_multicast or address.ip.is_loopback or address.ip.is_unspecified:
             raise BridgeRefused(
@@ -289,7 +334,7 @@ def check_wanted(wanted: Wanted) -> None:
 def _check_name(name: str) -> None:
     if not valid_interface(name) or name.startswith("-"):
         raise BridgeRefused(
-            f"{printable(name)} cannot be the name of a bridge",
+            f"{printable(name) or 'an empty text'} cannot be the name of a bridge",
             hint=f"use letters, digits, dot, dash and underscore, at most {MAX_BRIDGE_NAME} of them",
         )
     if len(name) > MAX_BRIDGE_NAME:
@@ -299,12 +344,9 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_dummy(wanted: Wanted, dummy: PresentLink | None) -> None:
-    if dummy is not None and dummy.bridge != wanted.name:
-        raise BridgeRefused(
-            f"{wanted.dummy} exists and is no port of {wanted.name}",
-            hint="choose another name, or remove that interface",
-        )
+def _is_stray(wanted: Wanted, dummy: PresentLink) -> bool:
+    """Whether it is ours, and its bridge is gone: somebody has removed that alone."""
+    return dummy.mac == wanted.mac and dummy.bridge is None
 
 
 def _check_free(bridge: str, address: Interface, present: Present) -> None:
@@ -312,6 +354,8 @@ def _check_free(bridge: str, address: Interface, present: Present) -> None:
         for taken in link.addresses:
             if taken == address and link.name == bridge:
                 continue
+            if taken.network.is_link_local and taken.version == 6:
+                continue  # the same on every interface
             if _overlap(taken.network, address.network):
                 raise BridgeRefused(
                     f"the network {address.network} is in use: {link.name} has {taken}",

@@ -90,14 +90,14 @@ def remove(name: str, dry_run: bool) -> None:
     Refused while unikernels use it. Forwarding stays switched on: others may need it.
     """
     from albatross_pki.host.bridges import lines, plan_remove
-    from albatross_pki.host.bridges_linux import LinuxBridges
+    from albatross_pki.host.bridges_linux import LinuxBridges, machine_identity
 
     with contextlib.closing(LinuxBridges()) as bridges:
         if dry_run:
-            for line in lines(plan_remove(name, bridges.present())):
+            for line in lines(plan_remove(name, bridges.present(), machine_identity())):
                 click.echo(line)
             return
-        done = bridges.remove(name)
+        done = bridges.remove(name, machine_identity())
         click.echo(f"bridge {name} {'is gone' if done else 'was not there'}")
 
 

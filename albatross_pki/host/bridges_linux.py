@@ -16,6 +16,7 @@ from albatross_pki.host.bridges import (
     Interface,
     MakeBridge,
     MakeDummy,
+    MarkBridge,
     Present,
     PresentLink,
     RemoveLink,
@@ -50,6 +51,12 @@ class LinuxBridges:
 
     def present(self) -> Present:
         """Everything that a plan looks at. Without the right to see it, NAT counts as not there."""
+        try:
+            return self._present()
+        except NetlinkError as error:
+            raise BridgeRefused(f"the interfaces of this machine cannot be read: {error}") from error
+
+    def _present(self) -> Present:
         found = list(network_links.links(self._route))
         names = {each.index: each.name for each in found}
         addresses: dict[int, list[Interface]] = {}
@@ -86,13 +93,13 @@ class LinuxBridges:
         except BaseException:
             if any(isinstance(step, MakeBridge) for step in done):
                 with contextlib.suppress(BridgeRefused):
-                    self.remove(wanted.name)
+                    self.remove(wanted.name, wanted.machine)
             raise
         return steps
 
-    def remove(self, name: str) -> tuple[Step, ...]:
+    def remove(self, name: str, machine: bytes) -> tuple[Step, ...]:
         """Take a bridge of ours away; what was done."""
-        steps = plan_remove(name, self.present())
+        steps = plan_remove(name, self.present(), machine)
         for step in steps:
             self._do(step)
         return steps
@@ -102,6 +109,7 @@ class LinuxBridges:
             match step:
                 case MakeBridge(name, mac):
                     network_links.add_bridge(self._route, name, address=mac, up=False)
+                case MarkBridge(name):
                     network_links.rename_alias(self._route, self._index(name), ALIAS)
                 case MakeDummy(name, mac, bridge):
                     self._make_dummy(name, mac, bridge)
@@ -126,7 +134,7 @@ class LinuxBridges:
     def _make_dummy(self, name: str, mac: bytes, bridge: str) -> None:
         master = self._index(bridge)
         try:
-            network_links.add_link(self._route, name, DUMMY, address=mac)
+            network_links.add_link(self._route, name, DUMMY, address=mac, master=master, up=True)
         except NetlinkError as error:
             if error.code not in _NO_SUCH_KIND:
                 raise
@@ -134,10 +142,6 @@ class LinuxBridges:
             self.notes.append(
                 f"this kernel has no dummy interfaces: {bridge} has no carrier until its first unikernel runs"
             )
-            return
-        index = self._index(name)
-        network_links.set_master(self._route, index, master)
-        network_links.set_up(self._route, index)
 
     def _index(self, name: str) -> int:
         link = network_links.find_link(self._route, name)

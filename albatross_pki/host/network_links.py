@@ -180,21 +180,25 @@ def add_bridge(netlink: Netlink, name: str, *, address: bytes | None = None, up:
     add_link(netlink, name, "bridge", address=address, up=up)
 
 
-def add_link(netlink: Netlink, name: str, kind: str, *, address: bytes | None = None, up: bool = False) -> None:
-    """Make an interface of a kind that needs no more than a name."""
+def add_link(
+    netlink: Netlink,
+    name: str,
+    kind: str,
+    *,
+    address: bytes | None = None,
+    master: int | None = None,
+    up: bool = False,
+) -> None:
+    """Make an interface of a kind that needs no more than a name, at once as a port of ``master``."""
     flags = IFF_UP if up else 0
     content = text(_IFNAME, name) + nested(_LINKINFO, text(_KIND, kind))
     content += b"" if address is None else attribute(_ADDRESS, address)
+    content += b"" if master is None else u32(_MASTER, master)
     netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, 0, flags, flags) + content, F_CREATE | F_EXCL))
 
 
 def rename_alias(netlink: Netlink, index: int, alias: str) -> None:
     netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + text(_IFALIAS, alias)))
-
-
-def set_master(netlink: Netlink, index: int, bridge: int) -> None:
-    """Make an interface an ordinary port of a bridge."""
-    netlink.request(Request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + u32(_MASTER, bridge)))
 
 
 def addresses(netlink: Netlink) -> Iterator[tuple[int, bytes, int]]:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from albatross_pki.host.bridges import (
     Forward,
     MakeBridge,
     MakeDummy,
+    MarkBridge,
     Present,
     PresentLink,
     RemoveLink,
@@ -42,43 +44,49 @@ BARE = Present((LOOPBACK, ETHERNET))
 
 def after(present: Present, steps: tuple[Step, ...]) -> Present:
     """What a machine has when these steps are done: the model that plans are judged by."""
-    links = {each.name: each for each in present.links}
+    links = _links_after({each.name: each for each in present.links}, steps)
     nat, forwarding = dict(present.nat), present.forwarding
     for step in steps:
         match step:
-            case MakeBridge(name, mac):
-                links[name] = PresentLink(name, "bridge", mac, False, ALIAS)
-            case MakeDummy(name, mac, bridge):
-                links[name] = PresentLink(name, "dummy", mac, True, "", bridge)
-            case SetUp(name):
-                old = links[name]
-                links[name] = PresentLink(name, old.kind, old.mac, True, old.alias, old.bridge, old.addresses)
-            case AddAddress(name, address):
-                old = links[name]
-                known = (*old.addresses, address)
-                links[name] = PresentLink(name, old.kind, old.mac, old.up, old.alias, old.bridge, known)
             case Forward():
                 forwarding = True
             case Translate(name, networks):
                 nat[name] = networks
             case StopTranslating(name):
                 del nat[name]
+    return Present(tuple(links.values()), tuple(nat.items()), forwarding)
+
+
+def _links_after(links: dict[str, PresentLink], steps: tuple[Step, ...]) -> dict[str, PresentLink]:
+    for step in steps:
+        match step:
+            case MakeBridge(name, mac):
+                links[name] = PresentLink(name, "bridge", mac, False)
+            case MarkBridge(name):
+                links[name] = replace(links[name], alias=ALIAS)
+            case MakeDummy(name, mac, bridge):
+                links[name] = PresentLink(name, "dummy", mac, True, "", bridge)
+            case SetUp(name):
+                links[name] = replace(links[name], up=True)
+            case AddAddress(name, address):
+                links[name] = replace(links[name], addresses=(*links[name].addresses, address))
             case RemoveLink(name):
                 del links[name]
-    return Present(tuple(links.values()), tuple(nat.items()), forwarding)
+                links = {k: replace(x, bridge=None if x.bridge == name else x.bridge) for k, x in links.items()}
+    return links
 
 
 def test_a_bridge_is_made_step_by_step() -> None:
     steps = plan_add(WANTED, BARE)
     assert [type(step) for step in steps] == [
-        MakeBridge, MakeDummy, SetUp, AddAddress, AddAddress, Forward, Translate,
+        MakeBridge, MarkBridge, MakeDummy, SetUp, AddAddress, AddAddress, Translate, Forward,
     ]  # fmt: skip
-    assert steps[-1] == Translate("br0", (NETWORK,)), "IPv6 has addresses enough"
+    assert steps[-2] == Translate("br0", (NETWORK,)), "IPv6 has addresses enough"
 
 
 def test_every_step_says_itself_as_commands() -> None:
     steps = (*plan_add(WANTED, BARE), *plan_remove("br0", after(BARE, plan_add(WANTED, BARE))))
-    assert len({type(step) for step in steps}) == 8
+    assert len({type(step) for step in steps}) == 9
     for line in lines(steps):
         assert re.match(r"(ip (link|address) (add|set|delete) |sysctl -w |nft )", line), line
 
@@ -105,16 +113,50 @@ def test_a_second_time_changes_nothing_and_removing_leaves_what_was(
     assert plan_remove(name, gone) == ()
 
 
+def test_whoever_is_ended_at_any_step_can_go_on_or_back() -> None:
+    steps = plan_add(WANTED, BARE)
+    whole = after(BARE, steps)
+    for count in range(len(steps) + 1):
+        part = after(BARE, steps[:count])
+        assert after(part, plan_add(WANTED, part)) == whole
+        assert after(part, plan_remove("br0", part, WANTED.machine)).links == BARE.links
+    steps = plan_remove("br0", whole, WANTED.machine)
+    for count in range(len(steps) + 1):
+        part = after(whole, steps[:count])
+        rest = after(part, plan_remove("br0", part, WANTED.machine))
+        assert (rest.links, rest.nat) == (BARE.links, ())
+        again = after(part, plan_add(WANTED, part))
+        assert set(again.links) == set(whole.links)
+
+
+def test_what_is_left_of_a_bridge_that_somebody_removed_is_ours() -> None:
+    made = after(BARE, plan_add(WANTED, BARE))
+    left = after(made, (RemoveLink("br0"),))
+    assert set(after(left, plan_add(WANTED, left)).links) == set(made.links)
+    assert after(left, plan_remove("br0", left, WANTED.machine)).links == BARE.links
+
+
+def test_a_bridge_that_an_interface_manager_made_for_us_is_not_taken_for_unfinished() -> None:
+    """It has the same MAC address, and no alias."""
+    theirs = PresentLink("br0", "bridge", WANTED.mac, True)
+    for there in (theirs, replace(theirs, up=False, addresses=(ADDRESS,)), replace(theirs, up=False, alias="lan")):
+        present = Present((*BARE.links, there))
+        assert MarkBridge("br0") not in plan_add(WANTED, present)
+        with pytest.raises(BridgeRefused, match="was not made by albatross-host"):
+            plan_remove("br0", present, WANTED.machine)
+
+
+def test_a_link_local_address_is_free_on_every_bridge() -> None:
+    local = ipaddress.ip_interface("fe80::1/64")
+    other = PresentLink("eth1", "", bytes(6), True, addresses=(ipaddress.ip_interface("fe80::2/64"),))
+    assert AddAddress("br0", local) in plan_add(Wanted("br0", (local,)), Present((*BARE.links, other)))
+
+
 def test_only_what_is_missing_is_added() -> None:
     made = after(BARE, plan_add(Wanted("br0", (ADDRESS,)), BARE))
-    assert plan_add(WANTED, made) == (AddAddress("br0", V6), Forward(), Translate("br0", (NETWORK,)))
-    down = Present(
-        tuple(
-            PresentLink(x.name, x.kind, x.mac, x.up and x.name != "br0", x.alias, x.bridge, x.addresses)
-            for x in made.links
-        )
-    )
-    assert plan_add(Wanted("br0", (ADDRESS,)), down) == (SetUp("br0"),)
+    assert plan_add(WANTED, made) == (AddAddress("br0", V6), Translate("br0", (NETWORK,)), Forward())
+    down = Present(tuple(replace(x, up=x.up and x.name not in ("br0", "br0-0")) for x in made.links))
+    assert plan_add(Wanted("br0", (ADDRESS,)), down) == (SetUp("br0-0"), SetUp("br0"))
 
 
 def test_the_mac_address_is_its_own_and_stays() -> None:
@@ -144,7 +186,17 @@ def test_a_kernel_without_dummies_is_not_asked_again() -> None:
         (Wanted("br0; reboot"), "cannot be the name", "letters"),
         (Wanted("../br0"), "cannot be the name", "letters"),
         (Wanted("-br0"), "cannot be the name", "letters"),
-        (Wanted(""), "cannot be the name", "letters"),
+        (Wanted(""), "an empty text cannot be the name", "letters"),
+        (
+            Wanted("br0", (ipaddress.ip_interface("fe80::1%eth0/64"),)),
+            "another interface, eth0",
+            "--address fe80::1/64",
+        ),
+        (
+            Wanted("br0", tuple(ipaddress.ip_interface(f"10.{n}.0.1/24") for n in range(13)), nat=True),
+            "13 networks are too many to translate",
+            "a larger network",
+        ),
         (Wanted("."), "cannot be the name", "letters"),
         (Wanted("br\x1b[2J"), r"br\\x1b\[2J cannot be the name", "letters"),
         (Wanted("eth0"), "eth0 exists and is no bridge", "another name"),

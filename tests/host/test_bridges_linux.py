@@ -172,6 +172,51 @@ def test_a_bridge_that_cannot_be_finished_is_taken_away_again(space: Namespace) 
     assert space.listed() == {}
 
 
+ENDED = [
+    sys.executable,
+    "-c",
+    "import os, sys\n"
+    "from albatross_pki.host import bridges_linux\n"
+    "bridges_linux.DUMMY = 'veth'\n"
+    "left, do = [int(sys.argv.pop(1))], bridges_linux.LinuxBridges._do\n"
+    "def step(self, step):\n"
+    "    if not left[0]: os.kill(os.getpid(), 9)\n"
+    "    left[0] -= 1\n"
+    "    do(self, step)\n"
+    "bridges_linux.LinuxBridges._do = step\n"
+    "from albatross_pki.host.host_cli import main; main()",
+]
+
+
+@needs_namespace
+@pytest.mark.parametrize("then", ["add", "remove"])
+def test_killed_between_any_two_steps_it_can_be_finished_or_removed(space: Namespace, then: str) -> None:
+    command = ("service", "--address", "10.9.0.1/24", "--nat")
+    steps = 0
+    while subprocess.run(space.entered(*ENDED, str(steps), "bridge", "add", *command), capture_output=True).returncode:
+        if then == "add":
+            space.bridge("add", *command, program=WITH_PORT)
+            assert space.bridge("add", *command, program=WITH_PORT) == "bridge service was as it should be\n"
+        space.bridge("remove", "service")
+        assert "service" not in space.run("ip", "link").stdout
+        assert space.bridge("add", *command, "--dry-run").count("masquerade") == 1, "its NAT is gone too"
+        steps += 1
+    assert steps >= 6
+    for done in range(3):
+        space.run(*ENDED, str(done), "bridge", "remove", "service", fails=True)
+        space.bridge("add", *command, program=WITH_PORT)
+    space.run(*ENDED, "3", "bridge", "remove", "service")
+    assert space.listed() == {}
+
+
+@needs_namespace
+def test_as_many_networks_as_can_be_translated_are(space: Namespace) -> None:
+    addresses = [word for n in range(100, 112) for word in ("--address", f"222.{n}.111.129/27")]
+    space.bridge("add", "service", *addresses, "--nat")
+    assert len(space.listed()["service"]["nat"]) == 12  # type: ignore[arg-type]
+    assert space.bridge("add", "service", *addresses, "--nat") == "bridge service was as it should be\n"
+
+
 @needs_namespace
 def test_who_is_not_root_is_told_and_nothing_is_half_done(space: Namespace) -> None:
     weak = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", "--", *HOST)
