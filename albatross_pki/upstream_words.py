@@ -22,7 +22,8 @@ def take_common_options(command: click.Command) -> None:
     """Let ``command`` take the options that all of Albatross' programs have; a second time does nothing."""
     if any(parameter.name == "verbosity" for parameter in command.params):
         return
-    common: dict[str, Any] = {"hidden": True, "expose_value": False, "is_eager": True}  # eager: they say what others are by default
+    # eager: they say what others are by default
+    common: dict[str, Any] = {"hidden": True, "expose_value": False, "is_eager": True}
     command.params = [
         *command.params,
         click.Option(["-v", "--verbose", "verbose"], count=True, callback=_take_count, **common),
