@@ -14,10 +14,12 @@
 Text goes to standard error through ``printable``, so that no file name or peer can move a terminal's cursor.
 """
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.text import printable
@@ -40,14 +42,38 @@ class Runnable(Protocol):
 
 def run(command: Runnable, arguments: Sequence[str] | None = None) -> NoReturn:
     """Execute ``command`` with ``arguments`` (default: those of the process) and exit with its status."""
+    _prepare_streams()
     status = execute(command, arguments)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # the interpreter would complain about the same pipe once more while it shuts down
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BROKEN_PIPE
+    except OSError as error:  # it was told, unless this is the first that is heard of it
+        status = status or _report_foreign(error)
+    for stream in (sys.stdout, sys.stderr):
+        _end(stream)
     sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    """Make standard streams that everything can be printed to.
+
+    One that the shell closed (``>&-``) is nowhere, and its descriptor nobody else's. What a locale has no octets for is
+    escaped.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for the whole process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _end(stream: TextIO) -> None:
+    """What cannot be written is given up: the interpreter would complain once more while it shuts down."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def execute(command: Runnable, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
@@ -89,7 +115,8 @@ def report(error: AlbatrossError) -> None:
 
 def say(kind: str, text: str) -> None:
     """Write ``kind: text`` to standard error; ``kind`` is ``error``, ``hint``, ``warning`` or ``note``."""
-    print(f"{kind}: {printable(text, _MESSAGE_LIMIT)}", file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(OSError):  # whoever cannot be told still gets the exit status
+        print(f"{kind}: {printable(text, _MESSAGE_LIMIT)}", file=sys.stderr)  # noqa: T201
 
 
 def report_command_line(error: "ClickException") -> None:

@@ -1,7 +1,9 @@
 """Every command line ends through one door: the right words on standard error, the right exit status."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -87,3 +89,57 @@ def test_a_reader_that_went_away_ends_it_as_the_signal_would() -> None:
         talking.stdout.close()
         assert talking.stderr.read() == b""
     assert talking.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "said"),
+    [
+        (">/dev/full", 124, "error: no space left on device\n"),
+        (">/dev/full 2>&1", 124, ""),
+        (">&-", 3, "error: a word\n"),
+        ("<&- >&- 2>&-", 3, ""),
+        ("2>/dev/full", 3, ""),
+        ("2>&-", 3, ""),
+    ],
+)
+def test_streams_that_cannot_be_written_are_no_defect(redirected: str, status: int, said: str) -> None:
+    code = (
+        "import click, os\n"
+        "from albatross_pki.console_script import run, say\n"
+        "def talk():\n"
+        "    print('line', flush=True)\n"
+        "    say('error', 'a word')\n"
+        "    return 3 + (os.open('/', os.O_RDONLY) < 3)\n"  # no file of ours gets a stream's descriptor
+        "run(click.Command('talk', callback=talk))\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {redirected}', sys.executable, code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "said"), [(">/dev/full", 124, "error: no space left on device\n"), (">&-", 0, "")]
+)
+def test_a_version_that_cannot_be_written_is_no_defect(redirected: str, status: int, said: str) -> None:
+    program = Path(sys.executable).parent / "albatross-client"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" --version {redirected}', str(program)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_what_the_locale_has_no_octets_for_is_escaped() -> None:
+    code = (
+        "import click\n"
+        "from albatross_pki.console_script import run\n"
+        "run(click.Command('talk', callback=lambda: print('\\u00e9t\\u00e9 \\udcff')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe9t\\xe9 \\udcff\n", "")

@@ -11,7 +11,6 @@ delegation.
 """
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from albatross_pki.client.comparison import Present
 from albatross_pki.client.conversation import NoAnswer
 from albatross_pki.client.difference import Action, Kind, Step
+from albatross_pki.client.documents import host_document
 from albatross_pki.client.local import OnData, OnSuccess, send_locally
 from albatross_pki.client.wanted import Wanted, WantedBlock, WantedUnikernel, shown
 from albatross_pki.command_line import TypedCommand
@@ -152,7 +152,7 @@ class Asking:
         if not self._target.extended:
             return None
         try:
-            return meaning(json.loads(self(name, command, Text).text))
+            return meaning(host_document(self(name, command, Text).text))
         except (AlbatrossError, ValueError, LookupError, TypeError, AttributeError):
             return None  # Albatross' own hosts, and delegations without that right: it is a help, and no must
 

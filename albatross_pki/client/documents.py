@@ -7,6 +7,7 @@ and MAC addresses hexadecimal, memory and block sizes in MB (2**20 octets). Octe
 
 import json
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from albatross_pki.names import Name
@@ -58,10 +59,28 @@ def text_document(name: Name, text: str) -> Document:
     """A text answer; extended commands answer with a JSON document in that text, which is then the answer."""
     if text.startswith(("{", "[")):
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
+            return host_document(text)
+        except ValueError:
             pass  # some other text that begins with a brace
     return {"name": str(name), "result": printable(text)}
+
+
+def host_document(text: str | bytes) -> Document:
+    """The JSON document in a host's text; raises ``ValueError`` for everything that could not be printed as JSON again.
+
+    Python's own reader takes ``NaN``, and numbers that are infinite, which are no JSON (RFC 8259, 6).
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def unikernel_document(name: Name, info: UnikernelInfo) -> Document:

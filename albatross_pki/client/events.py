@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from albatross_pki.client.conversation import NoAnswer, Streamed
+from albatross_pki.client.documents import host_document
 from albatross_pki.client.show import Screen
 from albatross_pki.messages import Header
 from albatross_pki.replies import Text
@@ -61,8 +62,8 @@ def _detail(key: str, value: object) -> str:
 
 def _document(text: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = host_document(text)
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise NoAnswer(f"expected an event, got {printable(text, 64)}")

@@ -9,8 +9,14 @@ TEXT = f"version {__version__} protocol version {PROTOCOL_VERSION}"
 
 
 def asked(arguments: Sequence[str] | None = None) -> bool:
-    """Print the version if that is all that was asked for; whether it was."""
+    """Print the version if that is all that was asked for; whether it was, and could be printed.
+
+    What cannot be printed is left to the whole program, which says why.
+    """
     if list(sys.argv[1:] if arguments is None else arguments) != ["--version"]:
         return False
-    print(TEXT)  # noqa: T201
+    try:
+        print(TEXT, flush=True)  # noqa: T201
+    except OSError:
+        return False
     return True

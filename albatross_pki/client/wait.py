@@ -8,7 +8,6 @@
 ``judge`` is pure; how commands are sent is the caller's.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from albatross_pki.client.conversation import CommandFailed, NoAnswer
+from albatross_pki.client.documents import host_document
 from albatross_pki.client.local import OnData, OnSuccess
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
@@ -146,7 +146,7 @@ class Waiting:
             self._pause(f"{sign.url or f'port {sign.port} of {sign.host or self._host}'} did not answer")
 
     def _look(self) -> dict[str, Any]:
-        seen, document = judge(self._ask(Status(), json.loads), self._name)
+        seen, document = judge(self._ask(Status(), host_document), self._name)
         if seen is Seen.FAILED:
             raise NotRunning([reason(document, self._name)])
         return document

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path as FilePath
 
 import pytest
@@ -138,7 +139,8 @@ def test_a_defect_is_no_failed_step() -> None:
         perform(chain(set()), do, lambda _: None)
 
 
-def test_an_interruption_waits_for_what_has_begun_and_begins_nothing_more() -> None:
+@pytest.mark.parametrize("end", [KeyboardInterrupt, BrokenPipeError])
+def test_what_has_begun_is_waited_for_and_nothing_more_begins_when_it_is_over(end: type[BaseException]) -> None:
     begun, ended = list[int](), list[int]()
     interrupted = threading.Event()
 
@@ -151,9 +153,9 @@ def test_an_interruption_waits_for_what_has_begun_and_begins_nothing_more() -> N
 
     def on_result(_: Result) -> None:
         interrupted.set()
-        raise KeyboardInterrupt
+        raise end
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(end):
         perform(chain(set(), set(), {1, 2}, {3}), do, on_result)
     assert sorted(begun) == sorted(ended) == [1, 2]
 
@@ -175,6 +177,27 @@ def test_many_steps_with_few_at_once(workers: int) -> None:
     results = perform(chain(*edges), do, lambda _: None, workers)
     assert len(results) == 59
     assert most <= workers
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_thousands_of_steps_in_layers_take_time_in_proportion_to_what_waits_for_what(works: bool) -> None:
+    """Every step of a layer waits for all of the one before; looked at again and again, this would take minutes."""
+    layer = 600
+    edges = [set(range(start - layer + 1, start + 1)) if start else set() for start in (0, layer, 2 * layer)]
+    steps = chain(*(edges[number // layer] for number in range(3 * layer)))
+
+    def do(_: Step) -> str:
+        if not works:
+            raise Refused(["no"])
+        return "done"
+
+    begun = time.process_time()
+    results = perform(steps, do, lambda _: None)
+    assert time.process_time() - begun < 5
+    assert len(results) == 3 * layer
+    outcomes = [each.outcome for each in results]
+    assert outcomes.count(Outcome.DONE) == (3 * layer if works else 0)
+    assert outcomes.count(Outcome.NOT_TRIED) == (0 if works else 2 * layer)
 
 
 def test_a_daemon_that_knows_no_more_than_av5_is_enough(tmp_path: FilePath, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,15 @@ def test_other_hosts_have_no_such_states(documents: Any) -> None:
         judge(documents, NAME)
 
 
+@pytest.mark.parametrize("text", ["no JSON", "[NaN]", "[" * 100_000])
+def test_an_answer_that_is_no_json_is_no_answer(text: str) -> None:
+    def send(_: TypedCommand, on_success: OnSuccess, __: OnData) -> None:
+        on_success(Header(), Text(text))
+
+    with pytest.raises(NoAnswer):
+        Waiting(send, NAME, "localhost", Patience(None, 1.0, rollback=False)).wait()
+
+
 def test_the_state_of_a_relative_name() -> None:
     assert judge([RUNS | {"name": ":hello"}], Name.parse("hello"))[0] is Seen.RUNNING
 
