@@ -6,8 +6,9 @@ this ensemble holds locked.
 
 1. ``programs`` decides, purely, what is started with which arguments, and what shows that it listens;
 2. ``Ensemble.start`` starts one after the other, each only when its predecessor listens;
-3. ``Ensemble.watch`` starts a program again that ended by itself, at once and then after a delay that grows; it returns
-   when somebody asks for the end, or when a program ends again and again, and says which;
+3. ``Ensemble.watch`` starts a program again that ended by itself, at once and then after a delay that grows, and makes
+   the programs of TLS read their files again when that is asked for; it returns when somebody asks for the end, or
+   when a program ends again and again, and says which;
 4. ``Ensemble.stop`` sends SIGTERM in reverse order, waits, and kills only what ignores it.
 
 The programs get sessions of their own, so that a Ctrl-C reaches this process alone, and a parent-death signal, so
@@ -36,11 +37,13 @@ from albatross_pki.transport.sockets import listen
 
 READY_TIMEOUT = 20.0  # seconds for one program to listen; a slow machine under load needs two
 STOP_TIMEOUT = 40.0  # seconds from SIGTERM to SIGKILL; albatrossd itself gives its unikernels 20
+RELOADED = ("albatross-authorise", "albatross-tls-endpoint")  # read roots, lists, certificate and key again at SIGHUP
 MOST_FAILURES = 5  # ends soon after a start, in a row, after which everything ends: about 15 seconds of waiting
 POLL = 0.01  # seconds between two looks at whether a program listens
 SUBDIRECTORIES = ("run", "run/util", "run/fifo", "run/spool", "db", "authorise", "log")
 SOCKET_ROOM = 107 - len("/run/util/authorise.sock")  # octets: sun_path of unix(7)
 _PR_SET_PDEATHSIG = 1
+_MANY = 4096  # octets of wishes that are read at once
 _FIRST_GIVEN = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -88,6 +91,14 @@ class Listening:
             except OSError:
                 return False
             return True
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What people ask for while programs run: descriptors that become readable, for the end and for a reload."""
+
+    end: int
+    reload: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +239,14 @@ def _reserve_low_descriptors(count: int) -> None:
     os.close(descriptor)
 
 
+def _is_readable(descriptor: int | None) -> bool:
+    if descriptor is None:
+        return False
+    poll = select.poll()  # unlike select(2), for descriptors of any number
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _how(status: int) -> str:
     """How a process has ended, in words; a negative status is a signal (subprocess)."""
     if status >= 0:
@@ -255,27 +274,42 @@ class Ensemble:
     running: list[tuple[Program, "subprocess.Popen[bytes]"]] = field(default_factory=list)
     given: dict[str, list[socket.socket]] = field(default_factory=dict)  # by word; open for as long as we are
 
-    def start(self, wanted: Sequence[Program]) -> None:
-        """Start ``wanted`` in order; raises ``PlaceTaken``, or ``DidNotStart`` with the last words of that one."""
+    def start(self, wanted: Sequence[Program], wishes: Wishes | None = None) -> bool:
+        """Start ``wanted`` in order; ``False`` if the end was asked for meanwhile.
+
+        Raises ``PlaceTaken``, or ``DidNotStart`` with the last words of that one.
+        """
+        end = None if wishes is None else wishes.end
         for program in wanted:
+            if _is_readable(end):
+                return False
             _refuse_taken(program)
             if program.sockets:
                 _reserve_low_descriptors(len(program.sockets))
                 self.given[program.word] = [_make(each) for each in program.sockets]
             self.running.append((program, self._spawn(program)))
-            self._wait_until_ready(*self.running[-1])
+            self._wait_until_ready(*self.running[-1], end)
+        if _is_readable(end):
+            return False
         for program, process in self.running:
             self._check_alive(program, process)
+        return True
 
-    def watch(self, wake: int, tell: Callable[[str], None]) -> str | None:
-        """Keep everything running until ``wake`` (a descriptor) is readable: ``None``.
+    def watch(
+        self, wishes: Wishes, tell: Callable[[str], None], renew: Callable[[], None] = lambda: None
+    ) -> str | None:
+        """Keep everything running until the end is asked for: ``None``.
 
-        Or until a program has ended too often: its word. ``tell`` gets sentences about what ended and began.
+        Or until a program has ended too often: its word. ``tell`` gets sentences about what ended and began. ``renew``
+        is called before programs are made to read their files again.
         """
         failures = {program.word: 0 for program, _ in self.running}
         begun = dict.fromkeys(failures, time.monotonic())
         due: dict[str, float] = {}
-        while self._wait(wake, due):
+        while self._wait(wishes, due):
+            if _is_readable(wishes.reload):
+                os.read(wishes.reload, _MANY)
+                self._reload(renew, tell)
             for program, process in self.running:
                 word = program.word
                 if process.returncode is None or word in due:
@@ -291,16 +325,28 @@ class Ensemble:
             for word in [word for word, when in due.items() if when <= time.monotonic()]:
                 del due[word]
                 begun[word] = time.monotonic()
-                if self._start_again(word, wake):
+                if self._start_again(word, wishes.end):
                     tell(f"{word} runs again")
         return None
 
-    def _wait(self, wake: int, due: Mapping[str, float]) -> bool:
-        """Until a program has ended or one is due (monotonic seconds by word); ``False`` as soon as ``wake`` is up."""
+    def _reload(self, renew: Callable[[], None], tell: Callable[[str], None]) -> None:
+        """What cannot be renewed stays as it is."""
+        try:
+            renew()
+        except AlbatrossError as error:
+            tell(f"nothing is read again: {error}")
+            return
+        for program, process in self.running:
+            if program.word in RELOADED:
+                process.send_signal(signal.SIGHUP)  # nothing is sent to one that has ended
+
+    def _wait(self, wishes: Wishes, due: Mapping[str, float]) -> bool:
+        """Until a program has ended, one is due (monotonic seconds by word), or a wish; ``False`` for the end."""
         waiting = [(program.word, process) for program, process in self.running if program.word not in due]
         with contextlib.ExitStack() as stack:
             poll = select.poll()
-            poll.register(wake, select.POLLIN)
+            for wish in (wishes.end, wishes.reload):
+                poll.register(wish, select.POLLIN)
             # one that was found dead while it started has been waited for already
             known = any(process.returncode is not None for _, process in waiting)
             for _, process in waiting:
@@ -313,7 +359,7 @@ class Ensemble:
             ready = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
         for _, process in waiting:
             process.poll()
-        return all(descriptor != wake for descriptor, _ in ready)
+        return all(descriptor != wishes.end for descriptor, _ in ready)
 
     def _start_again(self, word: str, wake: int) -> bool:
         """Start a program in its old place, and wait until it listens; one that does not has ended again."""
@@ -406,7 +452,7 @@ class Ensemble:
         for listening in program.ready:
             while not (listening.serves() if program.sockets else listening.answers()):
                 self._check_alive(program, process)
-                if wake is not None and select.select([wake], [], [], 0)[0]:
+                if _is_readable(wake):
                     return
                 if time.monotonic() > deadline:
                     raise DidNotStart(

@@ -1,8 +1,8 @@
 """``albatross-host``: all daemons of a host in one terminal, in one directory, as root or not.
 
 ``run`` stays in the foreground until Ctrl-C or SIGTERM, and starts programs again that end by themselves. ``start`` is
-``run`` in the background and returns when everything listens; ``stop`` ends it and returns when everything is gone.
-``doctor`` says what this machine can do.
+``run`` in the background and returns when everything listens; ``stop`` ends it and returns when everything is gone;
+``reload`` is for a renewed certificate or another root. ``doctor`` says what this machine can do.
 
 Whoever runs a directory holds ``DIR/host.lock`` locked; ``stop`` finds the process by that lock and no number in a
 file is ever believed.
@@ -15,7 +15,7 @@ import select
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +31,7 @@ from albatross_pki.host.doctor_cli import doctor
 from albatross_pki.text import printable
 
 if TYPE_CHECKING:
-    from albatross_pki.host.ensemble import Program
+    from albatross_pki.host.ensemble import Program, Wishes
     from albatross_pki.host.separation import Tls
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
@@ -109,15 +109,17 @@ def run(
 
     directory = prepare(directory)
     tls = _tls(ca, cert, key, ip, port)
-    with _locked(directory), _signals() as wake:
+    ended = None
+    with _locked(directory), _signals() as wishes:
         ensemble = Ensemble(directory)
         try:
-            wanted = _programs(directory, tls, keep_running=keep_running, statistics=stats, one_user=one_user)
-            ensemble.start(wanted)
+            wanted, renew = _programs(directory, tls, keep_running=keep_running, statistics=stats, one_user=one_user)
+            if not ensemble.start(wanted, wishes):
+                return ExitCode.OK
             for each in wanted:
                 click.echo(printable(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}"))
             _tell_ready(ready_descriptor)
-            ended = ensemble.watch(wake, lambda text: say("warning", text))
+            ended = ensemble.watch(wishes, lambda text: say("warning", text), renew)
             if ended is not None:
                 say("error", f"{ended} ended by itself again and again: {ensemble.last_words(ended)}")
         finally:
@@ -128,8 +130,8 @@ def run(
 
 def _programs(
     directory: str, tls: "Tls | None", *, keep_running: bool, statistics: bool, one_user: bool
-) -> "tuple[Program, ...]":
-    """What is to run, as users of their own if this is root and that is possible."""
+) -> "tuple[tuple[Program, ...], Callable[[], None]]":
+    """What is to run, as users of their own if this is root and that is possible; and what renews their files."""
     from albatross_pki.host import separation
     from albatross_pki.host.ensemble import divided, programs
 
@@ -141,10 +143,11 @@ def _programs(
                 readable = separation.divide(directory, users, tls)
                 reason = separation.obstacle(users, directory)
                 if reason is None:
-                    return divided(directory, users, readable, keep_running=keep_running, statistics=statistics)
+                    each = divided(directory, users, readable, keep_running=keep_running, statistics=statistics)
+                    return each, lambda: separation.copy_again(directory, users, tls) if tls else None
             say("warning", f"all programs run as root, P37 is not in force: {reason}")
         separation.unite(directory)
-    return programs(directory, tls, keep_running=keep_running, statistics=statistics)
+    return programs(directory, tls, keep_running=keep_running, statistics=statistics), lambda: None
 
 
 @program.command(help="Run all daemons in the background; returns when they listen.")
@@ -181,15 +184,23 @@ def start(
             start_new_session=True,
         )
     os.close(told)
-    with open(ready, "rb") as answer:
-        is_ready = answer.read() == b"ready\n"
+    try:
+        with open(ready, "rb") as answer:
+            is_ready = answer.read() == b"ready\n"
+    except BaseException:  # Ctrl-C reaches this process alone
+        process.terminate()
+        process.wait()
+        raise
     with open(log_path, encoding="utf-8", errors="replace") as log_text:
         log_text.seek(begin)
         click.echo(log_text.read(), nl=False, err=not is_ready)
     if is_ready:
         process.returncode = 0  # it goes on without us
         return ExitCode.OK
-    return process.wait()
+    status = process.wait()
+    if status <= 0:  # asked to end, or killed: in both cases there is no host
+        raise AlbatrossError("albatross-host was ended while it started", hint=f"its log is {log_path}")
+    return status
 
 
 @program.command(help="End the daemons of a directory; returns when they are gone.")
@@ -198,15 +209,33 @@ def stop(directory: str) -> None:
     pid = _holder(directory)
     if pid is None:
         raise AlbatrossError(f"nobody runs {os.path.abspath(directory)}")
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            if _holder(directory) == pid:  # still the same process, which the descriptor now stands for
-                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-            if not select.select([descriptor], [], [], STOP_TIMEOUT)[0]:
-                raise AlbatrossError(f"process {pid} has not ended after {STOP_TIMEOUT:g} seconds")
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError), _signalled(directory, pid, signal.SIGTERM) as descriptor:
+        if not select.select([descriptor], [], [], STOP_TIMEOUT)[0]:
+            raise AlbatrossError(f"process {pid} has not ended after {STOP_TIMEOUT:g} seconds")
+
+
+@program.command(help="Make a running host read its roots, certificate, key and revocation lists again; nothing ends.")
+@_directory
+def reload(directory: str) -> None:
+    pid = _holder(directory)
+    if pid is None:
+        raise AlbatrossError(f"nobody runs {os.path.abspath(directory)}")
+    with _signalled(directory, pid, signal.SIGHUP):
+        click.echo(
+            f"asked: the logs in {printable(os.path.join(os.path.abspath(directory), 'log'))} say what came of it"
+        )
+
+
+@contextlib.contextmanager
+def _signalled(directory: str, pid: int, number: signal.Signals) -> Iterator[int]:
+    """A descriptor of the process ``pid``, which has got the signal if it runs ``directory``."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if _holder(directory) == pid:  # still the same process, which the descriptor now stands for
+            signal.pidfd_send_signal(descriptor, number)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _where(listening: object) -> str:
@@ -248,22 +277,40 @@ def _holder(directory: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable at SIGINT or SIGTERM."""
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+def _signals() -> "Iterator[Wishes]":
+    """SIGINT and SIGTERM ask for the end, SIGHUP for a reload, unless it says that our terminal is gone."""
+    from albatross_pki.host.ensemble import Wishes
 
-    def asked(*_: object) -> None:
+    had_terminal, stays = _has_terminal(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # stays: nohup(1)
+    pipes = [os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(2)]
+    wishes = Wishes(end=pipes[0][0], reload=pipes[1][0])
+
+    def asked(number: int, _: object) -> None:
+        nonlocal had_terminal
+        again = number == signal.SIGHUP and _has_terminal() == had_terminal
+        if number == signal.SIGHUP and not again and stays:
+            had_terminal = False
+            return
         with contextlib.suppress(BlockingIOError):
-            os.write(writable, b".")
+            os.write(pipes[again][1], b".")
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield readable
+        yield wishes
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
+        for descriptor in (descriptor for pipe in pipes for descriptor in pipe):
+            os.close(descriptor)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _tell_ready(descriptor: int | None) -> None:

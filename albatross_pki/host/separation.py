@@ -36,6 +36,7 @@ NAMES = ("albatross-console", "albatross-stats", "albatross-authorise", "albatro
 FIRST_DAEMON_UID = FIRST_UID - 16  # right before the unikernels' own
 PROBE_TIMEOUT = 30.0  # seconds for an interpreter to start
 _MAX_FILE = 1 << 20  # octets of a certificate or key file
+_NAME_SHOWN = 50  # characters of a file's name; with four octets for each they fit into another name
 _PROBE = "import os, sys, click, albatross_pki; os.stat(sys.argv[1])"
 
 
@@ -133,7 +134,16 @@ def divide(directory: str, users: DaemonUsers, tls: Tls | None) -> Tls | None:
     os.chmod(fifos, 0o2750)  # noqa: S103  the console's group
     for inside, user in _given(users).items():
         _give(os.path.join(directory, inside), user)
-    return None if tls is None else _copies(os.path.join(directory, "tls"), users, tls)
+    if tls is None:
+        return None
+    copies = _names(directory, tls)
+    place = os.path.dirname(copies.key)
+    own_directory(place)
+    os.chmod(place, 0o711)  # noqa: S103  passed through, not read
+    for old in os.listdir(place):
+        os.unlink(os.path.join(place, old))
+    copy_again(directory, users, tls)
+    return copies
 
 
 def unite(directory: str) -> None:
@@ -146,22 +156,33 @@ def unite(directory: str) -> None:
         _give(os.path.join(directory, inside), root)
 
 
-def _copies(directory: str, users: DaemonUsers, tls: Tls) -> Tls:
-    """The files of ``tls`` where the two programs can read them, the key for the endpoint alone."""
-    own_directory(directory)
-    os.chmod(directory, 0o711)  # noqa: S103  passed through, not read
-    for old in os.listdir(directory):
-        os.unlink(os.path.join(directory, old))
-    names = {}
-    for word, source, mode in (("ca", tls.ca, 0o444), ("certificate", tls.certificate, 0o444), ("key", tls.key, 0o400)):
-        names[word] = os.path.join(directory, f"{word}-{os.path.basename(source)}")  # so that errors name it
+def copy_again(directory: str, users: DaemonUsers, tls: Tls) -> None:
+    """Copy the files of ``tls`` to where the two programs read them, the key for the endpoint alone.
+
+    All are read before one is replaced, each of which is whole at every moment. Raises ``AlbatrossError``.
+    """
+    copies = _names(directory, tls)
+    content = {}
+    for source, copy in ((tls.ca, copies.ca), (tls.certificate, copies.certificate), (tls.key, copies.key)):
         try:
-            octets = read_file(source, _MAX_FILE)
+            content[copy] = read_file(source, _MAX_FILE)
         except OSError as error:
             raise AlbatrossError(f"{source}: {os.strerror(error.errno or 0).lower()}") from error
-        make_file(names[word], octets, mode, replace=True)
-    os.chown(names["key"], users.endpoint.uid, users.endpoint.gid)
-    return replace(tls, ca=names["ca"], certificate=names["certificate"], key=names["key"])
+    for copy, octets in content.items():
+        new = os.path.join(os.path.dirname(copy), "new")
+        make_file(new, octets, 0o400 if copy == copies.key else 0o444, replace=True)
+        if copy == copies.key:
+            os.chown(new, users.endpoint.uid, users.endpoint.gid)
+        os.replace(new, copy)
+
+
+def _names(directory: str, tls: Tls) -> Tls:
+    """The paths of the copies; they end as those of the files do, so that errors name them."""
+    place = os.path.join(directory, "tls")
+    words = {"ca": tls.ca, "certificate": tls.certificate, "key": tls.key}
+    ends = {word: os.path.basename(source)[-_NAME_SHOWN:] for word, source in words.items()}
+    copies = {word: os.path.join(place, f"{word}-{end}") for word, end in ends.items()}
+    return replace(tls, ca=copies["ca"], certificate=copies["certificate"], key=copies["key"])
 
 
 def _give(directory: str, user: User) -> None:

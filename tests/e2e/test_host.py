@@ -6,7 +6,9 @@ import os
 import re
 import select
 import signal
+import ssl
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,3 +215,89 @@ def test_unikernels_that_are_left_running_are_adopted(site: Site) -> None:
     assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))  # init reaps it in its own time
     site.stop()
     assert special_files(site) == []
+
+
+def test_a_host_whose_terminal_goes_ends_in_order(site: Site) -> None:
+    """A window that is closed: SIGHUP, and there is no terminal any more."""
+    controller, terminal = os.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, str(PROGRAMS / "albatross-host"), "run", "host"],
+            cwd=site.directory, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        os.close(terminal)
+        assert eventually(lambda: (site.host / "run" / "util" / "extended.sock").exists(), TIMEOUT)
+        assert eventually(lambda: site.local("info").status == 0, TIMEOUT)
+        pids = daemons(process)  # type: ignore[arg-type]
+    finally:
+        os.close(controller)
+    assert process.wait(TIMEOUT) == 0
+    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+    assert special_files(site) == []
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--one-user",)], ids=["users", "one-user"])
+def test_a_renewed_certificate_and_key_are_taken_without_a_restart(site: Site, options: tuple[str, ...]) -> None:
+    site.start(*options)
+    before = served(site)
+    (holder,) = re.findall(r"is run by process (\d+)", site.run("albatross-host", "run", "host").err)
+    children = Path(f"/proc/{holder}/task/{holder}/children").read_text()
+    server = site.root.server()
+    site.write("server.pem", server.chain_pem)
+    site.write("server.key", server.key_pem)
+    asked = site.run("albatross-host", "reload", "host")
+    assert asked.status == 0, asked.err
+    assert eventually(lambda: served(site) != before), site.logs()
+    assert Path(f"/proc/{holder}/task/{holder}/children").read_text() == children, "nothing was started again"
+    (site.directory / "server.key").unlink()
+    assert site.run("albatross-host", "reload", "host").status == 0
+    endpoint, host = (site.host / "log" / f"albatross-{word}.log" for word in ("tls-endpoint", "host"))
+    refused = endpoint if "--one-user" in options or os.geteuid() else host
+    assert eventually(lambda: "no such file or directory" in refused.read_text().lower()), site.logs()
+    assert served(site) != before
+    site.stop()
+    assert site.run("albatross-host", "reload", "host").errors == [f"nobody runs {site.host}"]
+
+
+def served(site: Site) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", site.port), timeout=TIMEOUT)
+
+
+def test_whoever_interrupts_start_leaves_no_host(site: Site) -> None:
+    process = subprocess.Popen(
+        [str(PROGRAMS / "albatross-host"), "start", "host"],
+        cwd=site.directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={"PATH": os.environ["PATH"]}, start_new_session=True,
+    )  # fmt: skip
+    assert eventually(lambda: (site.host / "host.lock").exists(), TIMEOUT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, said.strip()) in ((130, ""), (0, ""))  # 0: it was too late, everything listened already
+    assert ("nobody runs" in site.run("albatross-host", "stop", "host").err) == (process.returncode == 130)
+    assert special_files(site) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_host_that_is_ended_while_it_starts_is_no_success(site: Site, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [str(PROGRAMS / "albatross-host"), "start", "host"],
+        cwd=site.directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    assert eventually(lambda: (site.host / "host.lock").exists() and children.read_text() != "", TIMEOUT)
+    os.kill(int(children.read_text()), number)
+    _, said = process.communicate(timeout=TIMEOUT)
+    if process.returncode == 0:  # everything listened already
+        return
+    assert process.returncode == 124
+    assert said.startswith("error: albatross-host was ended while it started\nhint: its log is ")
+    assert "nobody runs" in site.run("albatross-host", "stop", "host").err

@@ -1,5 +1,6 @@
 """Programs started in order, watched, stopped in reverse; nothing outlives the one that started them."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.ensemble import (
     DidNotStart,
     Ensemble,
     Listening,
     PlaceTaken,
     Program,
+    Wishes,
     prepare,
     programs,
 )
@@ -122,7 +125,8 @@ def watch_while(ensemble: Ensemble, wake: tuple[int, int], told: list[str], act:
 
     thread = threading.Thread(target=body)
     thread.start()
-    returned = ensemble.watch(wake[0], told.append)
+    with no_reload() as reload:
+        returned = ensemble.watch(Wishes(wake[0], reload), told.append)
     thread.join()
     if failures:
         raise failures[0]
@@ -134,6 +138,15 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def no_reload() -> Iterator[int]:
+    descriptor = os.eventfd(0)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture
@@ -184,7 +197,8 @@ def test_what_ends_again_and_again_is_given_up_and_named(
     try:
         ensemble.start([listener(directory, "a", "dies"), listener(directory, "b", word="listener-b")])
         (directory / "go").touch()
-        assert ensemble.watch(wake[0], told.append) == "listener"
+        with no_reload() as reload:
+            assert ensemble.watch(Wishes(wake[0], reload), told.append) == "listener"
         assert ensemble.last_words("listener") == "my last words"
     finally:
         ensemble.stop()
@@ -263,3 +277,50 @@ def test_a_directory_is_made_private_and_short_enough(tmp_path: Path) -> None:
 
     with pytest.raises(AlbatrossError, match="too long a name"):
         prepare("/tmp/" + "x" * 100)
+
+
+def test_whoever_asks_for_the_end_while_programs_start_need_not_wait(directory: Path, wake: tuple[int, int]) -> None:
+    """One that never listens would have twenty seconds."""
+    os.write(wake[1], b".")
+    ensemble = Ensemble(str(directory))
+    mute = Program("sleep", ("1000",), (Listening(str(directory / "run" / "mute.sock")),))
+    began = time.monotonic()
+    with no_reload() as reload:
+        assert not ensemble.start((listener(directory, "a"), mute), Wishes(wake[0], reload))
+    assert time.monotonic() - began < 10
+    assert ensemble.running == []
+
+
+def test_an_end_that_comes_while_a_program_does_not_listen_is_heard(directory: Path, wake: tuple[int, int]) -> None:
+    ensemble = Ensemble(str(directory))
+    mute = Program("sleep", ("1000",), (Listening(str(directory / "run" / "mute.sock")),))
+
+    def act() -> None:
+        until(lambda: len(ensemble.running) == 2)
+        os.write(wake[1], b".")
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        with no_reload() as reload:
+            assert not ensemble.start((listener(directory, "a"), mute), Wishes(wake[0], reload))
+    finally:
+        thread.join()
+        assert ensemble.stop() == []
+    assert (directory / "order").read_text() == "start a\nstop a\n"
+
+
+def test_files_that_cannot_be_renewed_are_told_and_nothing_ends(directory: Path, wake: tuple[int, int]) -> None:
+    ensemble, told, asked = Ensemble(str(directory)), list[str](), os.eventfd(1)
+
+    def renew() -> None:
+        os.write(wake[1], b".")
+        raise AlbatrossError("server.key: no such file or directory")
+
+    try:
+        ensemble.start((listener(directory, "a"),))
+        assert ensemble.watch(Wishes(wake[0], asked), told.append, renew) is None
+        assert told == ["nothing is read again: server.key: no such file or directory"]
+    finally:
+        os.close(asked)
+        assert ensemble.stop() == []
