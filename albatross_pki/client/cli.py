@@ -39,10 +39,16 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
 def _refuse_local_word(typed: "TypedCommand") -> None:
     from albatross_pki.commands import PolicyAdd, PolicyRemove, StatsAdd, StatsRemove
 
-    if isinstance(typed.command, PolicyAdd | PolicyRemove | StatsAdd | StatsRemove):
+    if isinstance(typed.command, PolicyAdd | PolicyRemove):
+        other = ", or say --csr for a delegation" if isinstance(typed.command, PolicyAdd) else ""
         raise AlbatrossError(
             "no host obeys this command through TLS: policies come from delegations, and from its operator",
-            hint="leave --destination away on the host itself, or say --csr for a delegation",
+            hint=f"leave --destination away on the host itself{other}",
+        )
+    if isinstance(typed.command, StatsAdd | StatsRemove):
+        raise AlbatrossError(
+            "no host obeys this command through TLS: processes are its operator's",
+            hint="leave --destination away on the host itself",
         )
 
 
@@ -51,12 +57,13 @@ def _write_request(typed: "TypedCommand", how: dict[str, Any]) -> None:
     from dataclasses import replace
 
     from albatross_pki.commands import UnikernelCreate
-    from albatross_pki.request.csr import Wanted, subject_label
+    from albatross_pki.request.csr import Wanted, refuse_what_no_leaf_carries, subject_label
     from albatross_pki.request.image import DEFAULT_LEVEL, with_image
     from albatross_pki.request.make import write_request
 
     if how.get("wait") or how.get("wait_for") or how.get("rollback_on_failure"):
         raise AlbatrossError("nothing is sent with --csr, so there is nothing to wait for")
+    refuse_what_no_leaf_carries(typed.name, typed.command, filled=typed.content is not None)
     command, binding = typed.command, None
     if isinstance(command, UnikernelCreate) and typed.image is not None:
         config, binding = with_image(
@@ -131,8 +138,19 @@ def _options(*, csr: bool) -> "list[click.Parameter]":
 
     from albatross_pki.client.options import destination_option, local_options, remote_options
 
-    request = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
-    return [*local_options(), destination_option(), *([request] if csr else []), *remote_options()]
+    if csr:
+        request = click.Option(["--csr"], is_flag=True, help="Send nothing; write NAME.key and NAME.req.")
+    else:
+        request = click.Option(["--csr"], is_flag=True, hidden=True, expose_value=False, callback=_refuse_request)
+    return [*local_options(), destination_option(), request, *remote_options()]
+
+
+def _refuse_request(ctx: "click.Context", _: "click.Parameter", wanted: bool) -> None:
+    if wanted:
+        instead = "stats --csr" if ctx.info_name == "top" else "create NAME IMAGE --force --csr, for one image"
+        raise AlbatrossError(
+            f"{ctx.info_name} with CSR not supported: it is more than the one command of a request", hint=instead
+        )
 
 
 def _update_command() -> "click.Command":

@@ -20,6 +20,7 @@ from albatross_pki.names import Name, Path
 from albatross_pki.unikernels import UnikernelType
 
 if TYPE_CHECKING:
+    from albatross_pki.policies import Policy
     from albatross_pki.policy.judgement import Judgement
 
 
@@ -93,6 +94,15 @@ def one_shot(signer: Signer, name: Name, command: AnyCommand, binding: ImageBind
     )
     judge_chain(chain, anchors, signer.server_ca)
     return Credentials(tuple(chain), key_pem(key), command, name, binding)
+
+
+def policy_of(signer: Signer) -> "Policy | None":
+    """The nearest policy at or above the delegation of ``signer``; ``None`` if it has none. Raises as ``one_shot``."""
+    from albatross_pki.ca.issuer import assemble
+    from albatross_pki.ca.keys import open_key
+    from albatross_pki.pem import certificates
+
+    return assemble(certificates(read_file(signer.ca), signer.ca), open_key(signer.ca_key), signer.ca).policy
 
 
 def standing_of(signer: Signer) -> tuple[Path, bool]:

@@ -26,6 +26,10 @@ class BadFile(AlbatrossError):
         self.path = path
 
 
+class WrongDevices(Refused):
+    """An image whose manifest wants other devices than were given."""
+
+
 def read_file(path: str, limit: int = MAX_IMAGE) -> bytes:
     """The content of ``path``; raises ``BadFile`` if it cannot be read or has more than ``limit`` octets."""
     try:
@@ -41,7 +45,7 @@ def read_file(path: str, limit: int = MAX_IMAGE) -> bytes:
 def read_image(path: str, config: UnikernelConfig) -> bytes:
     """The image of a create, judged against its settings; empty for a BHyve one, which lives on the host.
 
-    Raises ``BadFile`` for what is no image and ``Refused`` with every mismatch.
+    Raises ``BadFile`` for what is no image and ``WrongDevices`` with every mismatch.
     """
     if config.typ is UnikernelType.BHYVE:
         return b""
@@ -62,7 +66,7 @@ def judge_image(path: str, octets: bytes, settings: Settings) -> None:
         raise BadFile(path, error.message, hint=error.hint) from error
     mismatches = device_mismatches(image.manifest, settings)
     if mismatches:
-        raise Refused([f"{path}: {mismatch}" for mismatch in mismatches])
+        raise WrongDevices([f"{path}: {mismatch}" for mismatch in mismatches])
 
 
 def binding_of(octets: bytes) -> ImageBinding:

@@ -115,7 +115,7 @@ def _store_image(reception: Reception, name: Name, conversation: Conversation) -
             image = decompress(image, MAX_IMAGE)
         with new_file(target) as file:
             file.write(image)
-        reception.screen.note(f"image of {len(image)} octets stored in {target}")
+        _tell_stored(reception, header.name, target, len(image), "image")
         reception.screen.upstream(f"dumped image to {target}")
 
     conversation(on_success, _nothing_more)
@@ -123,13 +123,15 @@ def _store_image(reception: Reception, name: Name, conversation: Conversation) -
 
 def _store_dump(reception: Reception, name: Name, conversation: Conversation) -> None:
     target = reception.to or default_target(name)
-    meter = Meter(f"receiving {name}", None)
+    meter, about = Meter(f"receiving {name}", None), name
     with new_file(target) as file:
         sink = _Sink(file)
 
         def on_success(header: Header, reply: Success) -> None:
             if not isinstance(reply, BlockImage):
                 raise NoAnswer(f"expected a dump, got {type(reply).__name__}")
+            nonlocal about
+            about = header.name
             _begin(reception, header, reply)
             sink.begin(reply.compressed)
 
@@ -143,8 +145,16 @@ def _store_dump(reception: Reception, name: Name, conversation: Conversation) ->
             conversation(on_success, on_data)
         finally:
             meter.done()
-    reception.screen.note(f"content of {sink.octets} octets stored in {target}")
+    _tell_stored(reception, about, target, sink.octets, "content")
     reception.screen.upstream(f"dumped to {target}")
+
+
+def _tell_stored(reception: Reception, name: Name, target: str, octets: int, what: str) -> None:
+    """Tell people and programs where something is now; those who asked for names alone know it."""
+    if reception.screen.form == "json":
+        reception.screen.whole_document({"name": str(name), "stored": target, "octets": octets}, "")
+    else:
+        reception.screen.note(f"{what} of {octets} octets stored in {target}")
 
 
 def _begin(reception: Reception, header: Header, reply: Success) -> None:

@@ -14,24 +14,27 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from albatross_pki.client.conversation import Answers, answers_of, converse
-from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot, read_roots
-from albatross_pki.client.files import BadFile, binding_of, judge_image, read_image
+from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot, policy_of, read_roots
+from albatross_pki.client.files import BadFile, WrongDevices, binding_of, judge_image, read_image
 from albatross_pki.client.progress import Meter, Readable
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
 from albatross_pki.console_script import say
-from albatross_pki.errors import AlbatrossError
+from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, ImageBinding
 from albatross_pki.files import read_file
 from albatross_pki.messages import Message
 from albatross_pki.names import Name
+from albatross_pki.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from albatross_pki.client.local import OnData, OnSuccess
+    from albatross_pki.policies import Policy
     from albatross_pki.policy.revocation import Crl
     from albatross_pki.transport.tls import TlsConnection
+    from albatross_pki.unikernels import Settings
 
 NOBODY = "-"  # in place of a host: what would be sent is shown
 UPSTREAM_LEVEL = 9  # zlib level for an image inside a certificate, as Albatross' own client
@@ -70,7 +73,7 @@ def send_one_shot(
         from albatross_pki.client.local import check_content, content_source
 
         check_content(typed)
-    command, binding, image = _with_image(typed, signer.dialect)
+    command, binding, image = _with_image(typed, signer)
     credentials = one_shot(signer, typed.name, command, binding)
     if isinstance(command, BlockSet):
         with content_source(typed) as (source, size):
@@ -90,7 +93,7 @@ def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:
 
     label_of(typed.name)
     check_content(typed)
-    command, binding, _ = _with_image(typed, signer.dialect)
+    command, binding, _ = _with_image(typed, signer)
     one_shot(signer, typed.name, command, binding)
 
 
@@ -201,7 +204,7 @@ def _send(
         converse(_Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS)), answers, on_success, on_data)
 
 
-def _with_image(typed: TypedCommand, dialect: str) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:
+def _with_image(typed: TypedCommand, signer: Signer) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:
     """The command to sign, its binding, and the image to stream.
 
     In the native dialect the image is left out of the certificate, which binds its digest; in upstream's it is in it.
@@ -210,19 +213,35 @@ def _with_image(typed: TypedCommand, dialect: str) -> tuple[AnyCommand, ImageBin
     command = typed.command
     if not isinstance(command, UnikernelCreate) or typed.image is None:
         return command, None, None
-    image = read_image(typed.image, command.config)
+    try:
+        image = read_image(typed.image, command.config)
+    except WrongDevices as wrong:
+        raise refusal_in_full(wrong, policy_of(signer), command.config.settings) from wrong
     if not image:
         return command, None, b""
-    level = typed.level if typed.level is not None else 0 if dialect == "native" else UPSTREAM_LEVEL
+    native = signer.dialect == "native"
+    level = typed.level if typed.level is not None else 0 if native else UPSTREAM_LEVEL
     packed = image
     if level:
         from albatross_pki.wire.compression import compress
 
         packed = compress(image, level)
     config = replace(command.config, compressed=level > 0)
-    if dialect == "native":
+    if native:
         return replace(command, config=config), binding_of(image), packed
     return replace(command, config=replace(config, image=packed)), None, None
+
+
+def refusal_in_full(wrong: WrongDevices, policy: "Policy | None", settings: "Settings") -> Refused:
+    """``wrong``, with what the delegation's ``policy`` does not allow either, and the bridges that it does allow."""
+    if policy is None:
+        return wrong
+    from albatross_pki.policy.rules import config_fits
+
+    also = [violation.text for violation in config_fits(policy, settings)]
+    bridges = ", ".join(printable(bridge) for bridge in sorted(policy.bridges)) or "none"
+    hint = f"bridges allowed by your policy: {bridges}" if any("--net=" in reason for reason in wrong.reasons) else None
+    return Refused([*wrong.reasons, *also], hint=hint)
 
 
 def _signed_image(credentials: Credentials, command: UnikernelCreate, stream: str | None) -> bytes:

@@ -12,6 +12,7 @@ from albatross_pki.text import printable
 from albatross_pki.unikernels import Settings
 
 _OPTION = {DeviceKind.BLOCK: "--block={}", DeviceKind.NET: "--net={}"}
+_WHERE = {DeviceKind.BLOCK: "DEVICE", DeviceKind.NET: "BRIDGE"}
 _WORD = {DeviceKind.BLOCK: "block device", DeviceKind.NET: "network interface"}
 
 
@@ -37,7 +38,8 @@ def _twice(kind: DeviceKind, names: Iterable[str]) -> list[str]:
 
 def _missing(manifest: Manifest, kind: DeviceKind, names: Iterable[str], others: Iterable[str]) -> list[str]:
     return [
-        f"the unikernel needs the {_WORD[kind]} '{name}', which is not given: add {_OPTION[kind].format(name)}"
+        f"the unikernel needs the {_WORD[kind]} '{name}', which is not given: "
+        f"add {_OPTION[kind].format(name)}:{_WHERE[kind]}"
         for name in manifest.of_kind(kind)
         if name not in names and name not in others
     ]

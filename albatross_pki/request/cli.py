@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from albatross_pki.command_line import Commands, TypedCommand, protocol_commands
-from albatross_pki.commands import BlockAdd, PolicyRemove, StatsAdd, StatsRemove, UnikernelCreate
+from albatross_pki.commands import UnikernelCreate
 from albatross_pki.console_script import run
 from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, Constraints, CrlUpdate, Events, ImageBinding
@@ -102,13 +102,13 @@ def _delegation_options() -> list[click.Parameter]:
 
 def _submit(typed: TypedCommand, values: dict[str, Any]) -> None:
     """Make the request that a command of the protocol becomes."""
-    from albatross_pki.request.csr import Wanted, subject_label
+    from albatross_pki.request.csr import Wanted, refuse_what_no_leaf_carries, subject_label
     from albatross_pki.request.make import write_request
 
     constraints = _take_constraints(values)
     embed = bool(values.pop("embed", False)) or values["dialect"] == "upstream"
     path_length = values.pop("path_length", None)
-    _refuse_what_no_leaf_carries(typed)
+    refuse_what_no_leaf_carries(typed.name, typed.command, filled=typed.content is not None)
     label = subject_label(typed.name, typed.command)
     command, binding = _command_with_image(typed, embed)
     write_request(Wanted(label, command, constraints, binding, path_length), **values)
@@ -128,24 +128,6 @@ def _command_with_image(typed: TypedCommand, embed: bool) -> tuple[AnyCommand, I
     level = DEFAULT_LEVEL if typed.level is None else typed.level
     config, binding = with_image(typed.command.config, typed.image, embed=embed, level=level)
     return replace(typed.command, config=config), binding
-
-
-def _refuse_what_no_leaf_carries(typed: TypedCommand) -> None:
-    if isinstance(typed.command, PolicyRemove):
-        raise Refused(
-            ["a certificate cannot remove a policy: policies come from delegations, and from the host's operator"],
-            hint=f"on the host: albatross-client-local remove-policy --path={typed.name.path}",
-        )
-    if isinstance(typed.command, StatsAdd | StatsRemove):
-        raise Refused(
-            ["a certificate cannot add or remove processes to collect statistics of"],
-            hint="on the host: albatross-client-local stats-add or stats-remove",
-        )
-    if typed.content is not None and isinstance(typed.command, BlockAdd):
-        raise Refused(
-            ["a request holds one command, and --data takes two"],
-            hint=f"ask for 'create-block' without --data, then for 'set-block {typed.name.label} FILE'",
-        )
 
 
 @click.command(params=[click.Option(["--since"], help="From this time on (RFC 3339)."), *_command_options()])

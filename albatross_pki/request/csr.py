@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from albatross_pki.commands import PolicyAdd
-from albatross_pki.errors import AlbatrossError
+from albatross_pki.commands import BlockAdd, PolicyAdd, PolicyRemove, StatsAdd, StatsRemove
+from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.extensions import AnyCommand, Constraints, ImageBinding
 from albatross_pki.keys import PrivateKey, signature_hash
 from albatross_pki.names import Name
@@ -50,6 +50,28 @@ def subject_label(name: Name, command: AnyCommand) -> str | None:
     if not labels and isinstance(command, PolicyAdd):
         raise AlbatrossError("a delegation needs a label", hint="delegation LABEL UNIKERNELS …")
     return labels[0] if labels else None
+
+
+def refuse_what_no_leaf_carries(name: Name, command: AnyCommand, *, filled: bool) -> None:
+    """Raise ``Refused`` with the command that works for what no certificate can say.
+
+    ``filled``: whether content goes with the command.
+    """
+    if isinstance(command, PolicyRemove):
+        raise Refused(
+            ["a certificate cannot remove a policy: policies come from delegations, and from the host's operator"],
+            hint=f"on the host: albatross-client-local remove-policy --path={name.path}",
+        )
+    if isinstance(command, StatsAdd | StatsRemove):
+        raise Refused(
+            ["a certificate cannot add or remove processes to collect statistics of"],
+            hint="on the host: albatross-client-local stats-add or stats-remove",
+        )
+    if filled and isinstance(command, BlockAdd):
+        raise Refused(
+            ["a request holds one command, and --data takes two"],
+            hint=f"ask for 'create-block' without --data, then for 'set-block {name.label} FILE'",
+        )
 
 
 def make_request(wanted: Wanted, key: PrivateKey) -> bytes:

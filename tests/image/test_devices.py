@@ -29,8 +29,8 @@ def test_a_devices_name_on_the_host_does_not_matter() -> None:
 
 def test_p30_missing_devices_come_with_the_option_that_adds_them() -> None:
     assert mismatches() == [
-        "the unikernel needs the block device 'storage', which is not given: add --block=storage",
-        "the unikernel needs the network interface 'service', which is not given: add --net=service",
+        "the unikernel needs the block device 'storage', which is not given: add --block=storage:DEVICE",
+        "the unikernel needs the network interface 'service', which is not given: add --net=service:BRIDGE",
     ]
 
 
