@@ -83,6 +83,7 @@ def parse_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as it is looked up: labels of 1 to 63 octets
     except ValueError as error:
         raise BadValue(f"expected http[s]://HOST[:PORT][/PATH], not {printable(text)}", text) from error
     plain = text.isascii() and text.isprintable() and " " not in text
@@ -100,7 +101,10 @@ def hash_path(digest: bytes) -> str:
 
 def latest_path(job: str, platform: str | None) -> str:
     """Where to ask for the latest successful build of ``job``."""
-    return f"/job/{job}/build/latest" + (f"?{urlencode({'platform': platform}, quote_via=quote)}" if platform else "")
+    path = f"/job/{job}/build/latest"
+    if not platform:
+        return path
+    return f"{path}?{urlencode({'platform': platform}, errors='surrogateescape', quote_via=quote)}"
 
 
 def build_at(url: str, status: int, location: str | None, asked: str) -> Build:
@@ -141,6 +145,7 @@ def parse_target(text: str) -> str:
     """An address that can be asked for; raises ``ValueError``."""
     parts = urlsplit(text)
     host, _ = parts.hostname, parts.port
+    (host or "").encode("idna")
     clean = all("!" <= character <= "~" for character in text)
     if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or not clean:
         raise ValueError(text)
@@ -161,7 +166,7 @@ def document_of(url: str, octets: bytes) -> dict[str, Any]:
 def platform_of(document: dict[str, Any]) -> str | None:
     """The platform that a build was made for, ``None`` if the server does not say."""
     platform = document.get("platform")
-    return platform if isinstance(platform, str) and platform else None
+    return platform if isinstance(platform, str) and platform and platform.isprintable() else None
 
 
 def binary_of(document: dict[str, Any], build: Build) -> Binary | None:

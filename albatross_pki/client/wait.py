@@ -74,15 +74,24 @@ def parse_sign(text: str) -> Sign:
         return Sign(None, parse_destination(rest)[1])
     if kind == "tcp" and ":" in rest:
         host, port = parse_destination(rest)
-        return Sign(host, port)
+        return Sign(_looked_up(host), port)
     url = rest if rest.startswith(("http://", "https://")) else text
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and url.isascii() and url.isprintable():
-            return Sign(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), url)
+            return Sign(_looked_up(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80), url)
     except ValueError:
         pass
     raise BadValue(f"expected tcp:[HOST:]PORT or http:URL, not {printable(text)}", text)
+
+
+def _looked_up(host: str) -> str:
+    """``host``, if names can be looked up that are like it; raises ``BadValue``."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise BadValue(f"{printable(host)} is no name of a host", host) from error
+    return host
 
 
 def judge(documents: Any, name: Name) -> tuple[Seen, dict[str, Any]]:
@@ -179,8 +188,10 @@ class Waiting:
 
 def answers(sign: Sign, host: str) -> bool:
     """Whether ``sign`` can be seen now."""
-    import http.client
     import socket
+    from http.client import HTTPException
+
+    from albatross_pki.client.http_connection import Connection
 
     host = sign.host or host
     if sign.url is None:
@@ -190,15 +201,13 @@ def answers(sign: Sign, host: str) -> bool:
             return False
         return True
     parts = urlsplit(sign.url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, sign.port, timeout=TRY)
+    connection = Connection(parts.scheme, host, sign.port, TRY)
     try:
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-        return 200 <= connection.getresponse().status < 400
-    except (OSError, http.client.HTTPException):
+        with connection.watched(TRY, 1):
+            connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+            return 200 <= connection.getresponse().status < 400 and not connection.slow
+    except (OSError, HTTPException):
         return False
-    finally:
-        connection.close()
 
 
 def patience_of(how: dict[str, Any]) -> Patience | None:

@@ -1,9 +1,12 @@
 """A build server of the tests' own: pages by address, each a status, headers and octets, served as they are."""
 
 import base64
+import contextlib
 import hashlib
 import json
+import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -95,3 +98,38 @@ class Builds:
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
+
+
+class Dripping:
+    """A server that says ``first`` and then ``drop`` again and again, until nobody listens any more."""
+
+    def __init__(self, first: bytes, drop: bytes) -> None:
+        self._first, self._drop = first, drop
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(20)
+        self._thread = threading.Thread(target=self._serve)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> "Dripping":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join(20)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(self._first)
+                while True:
+                    connection.sendall(self._drop)
+                    time.sleep(0.01)

@@ -19,7 +19,9 @@ from albatross_pki.client.update import (
     check_binary,
     digest_of_tag,
     kept_settings,
+    latest_path,
     parse_url,
+    platform_of,
     redirected,
 )
 from albatross_pki.commands import UnikernelCreate
@@ -34,7 +36,7 @@ from albatross_pki.unikernels import (
     UnikernelInfo,
     UnikernelType,
 )
-from tests.client.build_server import JOB, NEW, OLD, Builds, Page, document, job_of, pages, redirect
+from tests.client.build_server import JOB, NEW, OLD, Builds, Dripping, Page, document, job_of, pages, redirect
 from tests.client.peers import Daemon
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "unikernels"
@@ -47,6 +49,7 @@ HASH = f"/hash?sha256={hashlib.sha256(HELLO).hexdigest()}"
 INFO = UnikernelInfo(frozenset({1}), 48, hashlib.sha256(HELLO).digest(), arguments=("a b",), startup=7)
 RUNNING = Unikernels(((Name.parse("dev:hello"), INFO),))
 Run = Callable[..., int]
+LONG = f"http://{'a' * 64}/"  # a label has at most 63 octets
 
 
 @pytest.fixture
@@ -157,6 +160,7 @@ def test_a_digest_in_the_entity_tag_will_do(run: Run, vmmd: Path) -> None:
         ({MAIN: redirect(MAIN)}, "too many redirections"),
         ({MAIN: redirect("/a"), "/a": redirect("/b"), "/b": redirect("/a")}, "too many redirections"),
         ({MAIN: redirect("file:///etc/passwd")}, "a redirection to file:///etc/passwd"),
+        ({MAIN: redirect(LONG)}, f"a redirection to {LONG}"),
         ({BINARY: Page(500)}, "got status 500"),
         ({BINARY: Page(200)}, "the image is empty"),
         ({BINARY: Page(200, {}, TICKER[:-9], promised=len(TICKER))}, f"ended after {len(TICKER) - 9} of"),
@@ -185,6 +189,30 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     with Builds(long) as builds, Daemon(vmmd, [RUNNING]):
         assert run(builds, "dev:hello") == 118
     assert "more than 100 octets" in capsys.readouterr().err
+
+
+DRIPS = [
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    (b"", b"H"),
+    (b"HTTP/1.1 302 Found\r\n", b"x"),
+    (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+]
+
+
+@pytest.mark.parametrize(("first", "drop"), DRIPS)
+def test_who_sends_one_octet_after_the_other_is_not_waited_for(
+    first: bytes, drop: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_server, "SLOWEST", 0.3)
+    with Dripping(first, drop) as builds, pytest.raises(BuildServerError, match="less than 65536 octets in"):
+        build_server.BuildServer(builds.url)._document("/job/x")
+
+
+@pytest.mark.parametrize("platform", ["\ud800", "a\x1b", ""])
+def test_a_platform_that_is_no_word_is_none(platform: str) -> None:
+    assert platform_of({"platform": platform}) is None
+    assert latest_path("x", "\udcff").endswith("?platform=%FF"), "as it was typed"
 
 
 def test_a_full_disk_is_not_the_servers_fault() -> None:
@@ -279,7 +307,8 @@ def test_a_name_among_the_arguments_is_not_added_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "builds", "ftp://a", "http://", "http://a:b", "http://u@a", "http://a?b", "http://a b"]
+    "url",
+    ["", "builds", "ftp://a", "http://", "http://a:b", "http://u@a", "http://a?b", "http://a b", "http://a..b", LONG],
 )
 def test_what_is_no_build_server(url: str) -> None:
     with pytest.raises(BadValue):

@@ -18,7 +18,7 @@ from albatross_pki.messages import Header
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
 from albatross_pki.syntax import BadValue
-from tests.client.build_server import Builds, Page
+from tests.client.build_server import Builds, Dripping, Page
 
 NAME = Name.parse("dev:hello")
 RUNS = {"name": "dev:hello", "wanted": "running", "actual": "running", "failures": 0, "started": "1"}
@@ -150,11 +150,32 @@ def test_signs(text: str, sign: Sign) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "80", "tcp:", "tcp:0", "tcp:70000", "tcp:a", "udp:1", "http:", "http:x", "http://[a"]
+    "text",
+    [
+        "",
+        "80",
+        "tcp:",
+        "tcp:0",
+        "tcp:70000",
+        "tcp:a",
+        "udp:1",
+        "http:",
+        "http:x",
+        "http://[a",
+        "tcp:a..b:1",
+        f"http://{'a' * 64}/",
+    ],
 )
 def test_no_signs(text: str) -> None:
     with pytest.raises(BadValue):
         parse_sign(text)
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_page_that_comes_octet_by_octet_does_not_answer(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "TRY", 0.3)
+    with Dripping(first, b"H") as page:
+        assert not answers(parse_sign(page.url), "localhost")
 
 
 @pytest.mark.parametrize("documents", [{}, "text", [1]])
