@@ -7,32 +7,43 @@ flagged by ``status``, and blocks new ones. ``exported`` is the reverse, in the 
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.files import read_file
 from albatross_pki.host.images import ImageStore, Source
-from albatross_pki.host.lifecycle import Wanted
 from albatross_pki.host.limits import MAX_FRAME
 from albatross_pki.host.preparation import mapped
 from albatross_pki.host.records import Deployment, Snapshot
-from albatross_pki.host.state import State
+from albatross_pki.host.state import FILE_NAME, State
 from albatross_pki.messages import StateDump
 from albatross_pki.names import Name
+from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.state import decode_state_dump, encode_state_dump
 
 MAX_DUMP = 16 * MAX_FRAME  # a dump holds every image of a host
 
 
+class BadDump(AlbatrossError):
+    """A file that is not the state of Albatross' daemon."""
+
+
 def import_file(path: str, dbdir: str) -> str:
     """Import the dump at ``path`` into the state in ``dbdir``; a sentence for people.
 
-    Raises ``Refused`` if there is a state already, or for a dump that cannot be understood; then nothing is changed.
+    Raises ``Refused`` if there is a state already, ``BadDump`` for a dump that cannot be understood. Then nothing is
+    changed, and neither if this is ended before it returns.
     """
+    if stat.S_ISCHR(os.stat(path).st_mode):
+        raise BadDump(f"{path} is a device")
     if os.path.getsize(path) > MAX_DUMP:
-        raise Refused([f"{path} is larger than {MAX_DUMP} octets"])
-    with open(path, "rb") as source:
-        dump = decode_state_dump(source.read())
+        raise BadDump(f"{path} is longer than {MAX_DUMP} octets")
+    try:
+        dump = decode_state_dump(read_file(path, MAX_DUMP))  # a pipe has no size
+    except MalformedMessage as error:
+        raise BadDump(f"{path} is no state of Albatross: {error.message}") from error
     os.makedirs(dbdir, mode=0o700, exist_ok=True)
     with contextlib.closing(State(dbdir)) as state, contextlib.closing(_images(dbdir)) as images:
         return _import(dump, state, images)
@@ -47,6 +58,8 @@ def exported(snapshot: Snapshot, images: ImageStore) -> Iterator[tuple[Name, byt
 
 def export(dbdir: str) -> bytes:
     """The state in ``dbdir`` as a dump in the newest format of Albatross; no daemon may be running."""
+    if not os.path.exists(os.path.join(dbdir, FILE_NAME)):
+        raise Refused([f"there is no state in {dbdir}"], hint="name the directory of albatrossd's state with --dbdir")
     with contextlib.closing(State(dbdir)) as state, contextlib.closing(_images(dbdir)) as images:
         snapshot = state.load()
         images.adopt(snapshot.images)
@@ -79,9 +92,6 @@ def _import(dump: StateDump, state: State, images: ImageStore) -> str:
         for deployment in deployments:
             images.unpin(deployment.image)
         raise
-    for each in deployments:
-        state.deploy(each, Wanted.RUNNING, keep=0)
     policies = [(name.path, policy) for name, policy in dump.policies if not name.path.is_root]
-    for path, policy in policies:
-        state.set_policy(path, policy)
+    state.fill(deployments, policies)
     return f"imported {len(deployments)} unikernels and {len(policies)} policies"

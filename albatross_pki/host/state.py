@@ -136,18 +136,7 @@ class State:
         name = str(deployment.name)
         check_room(self._directory)
         with self._transaction() as execute:
-            execute(
-                "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    deployment.number,
-                    name,
-                    encode_config(deployment.config()),
-                    deployment.image,
-                    deployment.size,
-                    _milliseconds(deployment.created),
-                ),
-            )
-            execute("INSERT OR REPLACE INTO unikernels VALUES (?, ?, ?)", (name, deployment.number, wanted.value))
+            _insert(execute, deployment, wanted)
             _remember(execute, remember)
             return self._prune(
                 execute,
@@ -155,6 +144,15 @@ class State:
                 " (SELECT number FROM deployments WHERE name = ? ORDER BY number DESC LIMIT ?)",
                 (name, name, keep + 1),
             )
+
+    def fill(self, deployments: Iterable[Deployment], policies: Iterable[tuple[Path, Policy]]) -> None:
+        """Put all of that, wanted, into an empty state, or none of it."""
+        check_room(self._directory)
+        with self._transaction() as execute:
+            for deployment in deployments:
+                _insert(execute, deployment, Wanted.RUNNING)
+            for path, policy in policies:
+                execute("INSERT INTO policies VALUES (?, ?)", (str(path), _policy_text(policy)))
 
     def revert(self, name: Name, number: int, *, remember: ChainPolicies = NO_CHANGE) -> list[bytes]:
         """Make the older deployment ``number`` the current one of ``name`` and forget those after it."""
@@ -322,7 +320,8 @@ def _open(path: str) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         database = sqlite3.connect(path, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path} cannot be opened: {error}") from error
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else str(error)
+        raise StateError(f"{path} cannot be opened: {reason}") from error
     try:
         _check(path, database)
     except sqlite3.Error as error:
@@ -372,6 +371,23 @@ _HINT_ROOM = "make room on the file system of --dbdir"
 
 def _hint(error: sqlite3.Error) -> str | None:
     return _HINT_ROOM if "full" in str(error) else None
+
+
+def _insert(execute: _Execute, deployment: Deployment, wanted: Wanted) -> None:
+    """Make a deployment the current one of its name."""
+    name = str(deployment.name)
+    execute(
+        "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            deployment.number,
+            name,
+            encode_config(deployment.config()),
+            deployment.image,
+            deployment.size,
+            _milliseconds(deployment.created),
+        ),
+    )
+    execute("INSERT OR REPLACE INTO unikernels VALUES (?, ?, ?)", (name, deployment.number, wanted.value))
 
 
 def _remember(execute: _Execute, policies: ChainPolicies) -> None:

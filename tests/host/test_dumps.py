@@ -9,12 +9,12 @@ from pathlib import Path as FilePath
 import pytest
 
 from albatross_pki.errors import AlbatrossError, Refused
-from albatross_pki.host.dumps import export, import_file
+from albatross_pki.host import dumps
+from albatross_pki.host.dumps import BadDump, export, import_file
 from albatross_pki.messages import StateDump
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.unikernels import Settings, UnikernelConfig
-from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.state import decode_state_dump, encode_state_dump
 from tests.host.running import HELLO, directories, inside
 
@@ -77,9 +77,55 @@ def test_a_state_that_is_there_is_never_overwritten(tmp_path: FilePath) -> None:
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xa7\x00"])
 def test_what_is_no_dump_is_refused(tmp_path: FilePath, content: bytes) -> None:
     (tmp_path / "state").write_bytes(content)
-    with pytest.raises(MalformedMessage):
+    with pytest.raises(BadDump, match=f"^{tmp_path}/state is no state of Albatross: malformed") as refused:
         import_file(str(tmp_path / "state"), str(tmp_path / "db"))
+    assert refused.value.exit_code == 124
     assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_p21_an_import_that_is_killed_is_done_again(tmp_path: FilePath, killed_at: int) -> None:
+    """Killed at a statement of its transaction, there is nothing, and not a part that refuses the second attempt."""
+    code = (
+        "import os, sqlite3, sys\n"
+        "from albatross_pki.host import dumps, state\n"
+        "left = [int(sys.argv[1])]\n"
+        "class Connection(sqlite3.Connection):\n"
+        "    def execute(self, statement, *more):\n"
+        "        if statement.startswith('INSERT') or statement == 'COMMIT':\n"
+        "            if not left[0]: os.kill(os.getpid(), 9)\n"
+        "            left[0] -= 1\n"
+        "        return super().execute(statement, *more)\n"
+        "connect = sqlite3.connect\n"
+        "sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)\n"
+        "dumps.import_file(*sys.argv[2:])\n"
+    )
+    arguments = (str(UPSTREAM / "full.der"), str(tmp_path / "db"))
+    ran = subprocess.run([sys.executable, "-c", code, str(killed_at), *arguments], capture_output=True, timeout=60)
+    assert ran.returncode == -9, ran.stderr
+    assert import_file(*arguments) == "imported 3 unikernels and 2 policies"
+
+
+def test_what_is_too_long_or_never_ends_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: FilePath) -> None:
+    monkeypatch.setattr(dumps, "MAX_DUMP", 1000)
+    with pytest.raises(BadDump, match="/dev/zero is a device"):
+        import_file("/dev/zero", str(tmp_path / "db"))
+    (tmp_path / "state").write_bytes(bytes(1001))
+    with pytest.raises(BadDump, match="state is longer than 1000 octets"):
+        import_file(str(tmp_path / "state"), str(tmp_path / "db"))
+    readable, writable = os.pipe()
+    with os.fdopen(readable) as end:
+        os.write(writable, bytes(1001))
+        os.close(writable)
+        with pytest.raises(AlbatrossError, match="is longer than 1000 bytes"):
+            import_file(f"/dev/fd/{end.fileno()}", str(tmp_path / "db"))
+
+
+def test_where_there_is_no_state_nothing_is_exported_nor_made(tmp_path: FilePath) -> None:
+    for place in (tmp_path, tmp_path / "nothere"):
+        with pytest.raises(Refused, match=f"^there is no state in {place}$"):
+            export(str(place))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_damaged_image_in_a_dump_leaves_nothing(tmp_path: FilePath) -> None:
