@@ -56,7 +56,7 @@ class TypedCommand:
 
     A create's configuration has an empty image here; ``image`` is the file that holds it. ``content`` is the file of
     a ``set-block``, or of a ``create-block`` that is to be filled. ``level`` is the zlib level for what is sent, or
-    ``None`` for the program's default.
+    ``None`` for the program's default. ``digest`` is the SHA-256 of the only image that is meant, if one is.
     """
 
     name: Name
@@ -64,6 +64,7 @@ class TypedCommand:
     image: str | None = None
     content: str | None = None
     level: int | None = None
+    digest: bytes | None = None
 
 
 Submit = Callable[[TypedCommand, dict[str, Any]], int | None]

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
-from albatross_pki.errors import AlbatrossError, ExitCode, Refused
+from albatross_pki.errors import AlbatrossError, ExitCode, Refused, system_error_text
 from albatross_pki.text import printable
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ def _report_foreign(error: Exception) -> int:
         report_command_line(error)
         return int(ExitCode.USAGE)
     if isinstance(error, OSError):
-        place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-        say("error", f"{place}{(error.strerror or str(error)).lower()}")
+        say("error", system_error_text(error))
         return int(ExitCode.USAGE)
     if os.environ.get("ALBATROSS_TRACEBACK") == "1":
         import traceback

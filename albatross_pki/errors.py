@@ -5,6 +5,7 @@ is an ``AlbatrossError``. It carries what was refused as attributes; its text is
 and ``hint`` says what to do where there is something to do.
 """
 
+import os
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -66,6 +67,12 @@ class Refused(AlbatrossError):
             raise TypeError("a refusal needs at least one reason")
         super().__init__("; ".join(reasons), hint=hint)
         self.reasons = tuple(reasons)
+
+
+def system_error_text(error: OSError) -> str:
+    """What the system refuses, in words: ``FILE: reason``."""
+    place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    return f"{place}{(error.strerror or str(error)).lower()}"
 
 
 def check_range(field: str, value: int, low: int, high: int) -> int:

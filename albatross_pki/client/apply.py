@@ -195,9 +195,10 @@ class Deed:
                 return TypedCommand(name, PolicyAdd(step.subject))
             case WantedBlock(size_mb):
                 return TypedCommand(name, BlockAdd(size_mb))
-            case WantedUnikernel(settings, image):
+            case WantedUnikernel(settings, image, digest):
                 config = UnikernelConfig(image=b"", settings=settings)
-                return TypedCommand(name, UnikernelCreate(config, force=step.action is Action.REPLACE), image=image)
+                command = UnikernelCreate(config, force=step.action is Action.REPLACE)
+                return TypedCommand(name, command, image=image, digest=digest)
             case None:
                 return TypedCommand(name, _GOING[step.kind])
 

@@ -14,6 +14,7 @@ import click
 from albatross_pki.client.apply import Deed, Target, check_reach, survey
 from albatross_pki.client.comparison import Change
 from albatross_pki.client.difference import Difference, Step, difference
+from albatross_pki.client.files import BadFile
 from albatross_pki.client.performing import Outcome, Result, perform, sentence
 from albatross_pki.client.show import Screen
 from albatross_pki.client.table import layout
@@ -38,7 +39,7 @@ def plan_command(target_of: TargetOf, options: Sequence[click.Parameter], *, loc
     """``plan``; ``target_of`` makes of the program's ``options`` and a path where the file is applied."""
 
     def plan(file: str, prune: bool, form: str, quiet: bool, path: Path | None = None, **how: Any) -> int:
-        wanted, target = _read(file, path, how, target_of)
+        wanted, target = _read(file, path, prune, how, target_of)
         found = _compared(wanted, target, prune)
         screen = Screen.standard(form, quiet)
         _show(screen, wanted, found, [])
@@ -53,7 +54,7 @@ def apply_command(target_of: TargetOf, options: Sequence[click.Parameter], *, lo
     """``apply``; see ``plan_command``."""
 
     def apply(file: str, prune: bool, form: str, quiet: bool, path: Path | None = None, **how: Any) -> None:
-        wanted, target = _read(file, path, how, target_of)
+        wanted, target = _read(file, path, prune, how, target_of)
         found = _compared(wanted, target, prune)
         screen = Screen.standard(form, quiet)
         deed = Deed(target)
@@ -89,10 +90,16 @@ def _command(
     return click.Command(word, callback=callback, params=[*own, *options], help=text)
 
 
-def _read(file: str, path: Path | None, how: dict[str, Any], target_of: TargetOf) -> tuple[Wanted, Target]:
+def _read(file: str, path: Path | None, prune: bool, how: dict[str, Any], target_of: TargetOf) -> tuple[Wanted, Target]:
     wanted = read_wanted(file)
     if path is not None:
         wanted = replace(wanted, path=path)
+    if prune and wanted == Wanted():  # half a file, or another one, must not cost a host all that it runs
+        raise BadFile(
+            file,
+            "lists nothing, and with --prune everything would be destroyed",
+            hint='a file that is meant to leave nothing says where: path = "dev"',
+        )
     target = target_of(how, wanted.path or Path())
     check_reach(wanted, target)
     return wanted, target

@@ -108,6 +108,7 @@ class _Steps:
     """Steps as they are found."""
 
     found: list[Step] = field(default_factory=list)
+    _by_kind: dict[Kind, list[Step]] = field(default_factory=lambda: {kind: [] for kind in Kind})
 
     def add(
         self,
@@ -120,11 +121,12 @@ class _Steps:
         after: Iterable[int] = (),
     ) -> None:
         self.found.append(Step(len(self.found) + 1, action, kind, name, changes, frozenset(after), subject))
+        self._by_kind[kind].append(self.found[-1])
 
     def of(self, kind: Kind, fits: Fits, actions: Iterable[Action] = Action) -> set[int]:
         """The numbers of those steps so far that are about a name that ``fits``."""
         wanted = set(actions)
-        return {each.number for each in self.found if each.kind is kind and each.action in wanted and fits(each.name)}
+        return {each.number for each in self._by_kind[kind] if each.action in wanted and fits(each.name)}
 
 
 # 1. what is not listed
@@ -314,7 +316,8 @@ def _make_unikernels(steps: _Steps, order: list[Name], wanted: Wanted, present: 
                 continue
             after = destroyed | before | steps.of(Kind.POLICY, _is_at_or_above(name.path), [Action.SET])
             after |= steps.of(Kind.BLOCK, _devices(name, unikernel).__contains__, [Action.CREATE])
-            after |= steps.of(Kind.UNIKERNEL, givers[name].__contains__)
+            if givers[name]:
+                after |= steps.of(Kind.UNIKERNEL, givers[name].__contains__)
             action = Action.REPLACE if name in present.unikernels or name in present.dormant else Action.CREATE
             steps.add(action, Kind.UNIKERNEL, name, unikernel, changes=changes, after=after)
             now.add(steps.found[-1].number)

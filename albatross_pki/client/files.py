@@ -42,14 +42,17 @@ def read_file(path: str, limit: int = MAX_IMAGE) -> bytes:
     return octets
 
 
-def read_image(path: str, config: UnikernelConfig) -> bytes:
+def read_image(path: str, config: UnikernelConfig, digest: bytes | None = None) -> bytes:
     """The image of a create, judged against its settings; empty for a BHyve one, which lives on the host.
 
+    ``digest`` is its SHA-256, if only one image will do: the file may have been written again since it was looked at.
     Raises ``BadFile`` for what is no image and ``WrongDevices`` with every mismatch.
     """
     if config.typ is UnikernelType.BHYVE:
         return b""
     octets = read_file(path)
+    if digest is not None and binding_of(octets).digest != digest:
+        raise BadFile(path, "was changed since it was looked at", hint="once more, with the file as it is now")
     judge_image(path, octets, config.settings)
     return octets
 

@@ -92,7 +92,7 @@ def with_image(typed: TypedCommand, command: Command) -> Command:
     check_content(typed)
     if not isinstance(command, UnikernelCreate) or typed.image is None:
         return command
-    image = read_image(typed.image, command.config)
+    image = read_image(typed.image, command.config, typed.digest)
     if typed.level and image:
         from albatross_pki.wire.compression import compress
 

@@ -17,7 +17,7 @@ from enum import Enum
 
 from albatross_pki.client.difference import Kind, Step
 from albatross_pki.client.wanted import shown
-from albatross_pki.errors import AlbatrossError
+from albatross_pki.errors import AlbatrossError, system_error_text
 
 WORKERS = 4  # a host prepares few unikernels at a time, and a delegation has few connections
 
@@ -124,8 +124,10 @@ class _Run:
     def _work(self, step: Step) -> None:
         try:
             self._ended.put(Result(step, Outcome.DONE, self._do(step)))
-        except (AlbatrossError, OSError) as error:
-            self._ended.put(Result(step, Outcome.FAILED, str(error)))
+        except AlbatrossError as error:
+            self._ended.put(Result(step, Outcome.FAILED, error.message))
+        except OSError as error:
+            self._ended.put(Result(step, Outcome.FAILED, system_error_text(error)))
         except BaseException as error:  # noqa: BLE001  a defect is raised where it is reported
             self._ended.put(error)
 

@@ -214,7 +214,7 @@ def _with_image(typed: TypedCommand, signer: Signer) -> tuple[AnyCommand, ImageB
     if not isinstance(command, UnikernelCreate) or typed.image is None:
         return command, None, None
     try:
-        image = read_image(typed.image, command.config)
+        image = read_image(typed.image, command.config, typed.digest)
     except WrongDevices as wrong:
         raise refusal_in_full(wrong, policy_of(signer), command.config.settings) from wrong
     if not image:

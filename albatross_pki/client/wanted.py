@@ -223,7 +223,7 @@ class _Table:
             return None
         if not self._is(str, key, value):
             return None
-        if "\0" in value:
+        if "\0" in value or not value:
             self.note(f"'{key}' is no name of a file")
             return None
         return str(value)
@@ -313,7 +313,7 @@ def _unikernel(table: _Table, directory: str) -> WantedUnikernel:
     for block in settings.blocks:
         table.check("blocks", block.host_device, parse_label)
     image = table.file("image", needed=True)
-    return WantedUnikernel(settings, _file(image or "", directory))
+    return WantedUnikernel(settings, "" if image is None else _file(image, directory))
 
 
 def _file(text: str, directory: str) -> str:
@@ -349,6 +349,8 @@ def shown(name: Name) -> str:
 
 
 def _with_digest(name: Name, unikernel: WantedUnikernel, mistakes: list[str]) -> WantedUnikernel:
+    if not unikernel.image:
+        return unikernel  # which has been said
     try:
         octets = read_file(unikernel.image)
         judge_image(unikernel.image, octets, unikernel.settings)

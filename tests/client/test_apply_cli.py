@@ -4,9 +4,11 @@ import json
 import threading
 import time
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
+from albatross_pki.client import apply_cli
 from albatross_pki.client.apply_cli import plan_document, plan_text
 from albatross_pki.client.comparison import Change
 from albatross_pki.client.difference import Action, Difference, Kind, Step
@@ -20,6 +22,7 @@ from albatross_pki.policies import Policy
 from albatross_pki.replies import BlockDevices, Policies, Unikernels
 from tests.client.peers import Daemon
 
+EXAMPLES = FilePath(__file__).parents[2] / "examples" / "unikernels"
 SECRET = Change("arguments", ["--key=old"], ["--key=new"])
 STEPS = (
     Step(1, Action.SET, Kind.POLICY, Name.of_path(Path(("web",))), (Change("bridges", ["a"], []),)),
@@ -118,7 +121,7 @@ def test_a_failure_stops_what_waits_for_it_directly_or_not() -> None:
         if step.number == 1:
             raise Refused(["no room", "no bridge"])
         if step.number == 5:
-            raise OSError(5, "broken")
+            raise FileNotFoundError(2, "No such file", "disk.img")
         return "done"
 
     results = perform(chain(set(), {1}, {2}, set(), set()), do, lambda _: None)
@@ -127,7 +130,7 @@ def test_a_failure_stops_what_waits_for_it_directly_or_not() -> None:
         2: (Outcome.NOT_TRIED, "it waits for: create unikernel u1"),
         3: (Outcome.NOT_TRIED, "it waits for: create unikernel u2"),
         4: (Outcome.DONE, "done"),
-        5: (Outcome.FAILED, "[Errno 5] broken"),
+        5: (Outcome.FAILED, "disk.img: no such file"),
     }
 
 
@@ -239,3 +242,44 @@ def test_a_hostile_file_is_refused_with_its_place(
     err = capsys.readouterr().err
     assert all(line.startswith((f"error: {file}: ", "hint: ")) for line in err.splitlines())
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("word", ["plan", "apply"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "[unikernels]\n"])
+def test_a_file_that_lists_nothing_destroys_nothing_unless_it_says_where(
+    text: str, word: str, tmp_path: FilePath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wanted.toml"
+    file.write_text(text)
+    words = [word, str(file), "--prune", "--tmpdir", str(tmp_path)]
+    assert execute(program(), words, "albatross-client-local") == 124
+    assert capsys.readouterr().err == (
+        f"error: {file}: lists nothing, and with --prune everything would be destroyed\n"
+        'hint: a file that is meant to leave nothing says where: path = "dev"\n'
+    )
+    assert execute(program(), [*words, "--path", "dev"], "albatross-client-local") == 122
+    file.write_text(f'path = ""\n{text}')
+    assert execute(program(), words, "albatross-client-local") == 122
+
+
+def test_an_image_that_was_written_again_since_the_plan_is_not_sent(
+    tmp_path: FilePath, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is shown is what is done: another image is another plan."""
+    image, file = tmp_path / "u.spt", tmp_path / "wanted.toml"
+    image.write_bytes((EXAMPLES / "hello.spt").read_bytes())
+    file.write_text('[unikernels.u]\nimage = "u.spt"\n')
+    real = apply_cli.difference
+
+    def meanwhile(*arguments: Any, **options: Any) -> Difference:
+        image.write_bytes((EXAMPLES / "ticker.spt").read_bytes())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(apply_cli, "difference", meanwhile)
+    words = ["apply", str(file), "--tmpdir", str(tmp_path), "-o", "json"]
+    with Daemon(tmp_path / "util" / "vmmd.sock", [Unikernels(())], [BlockDevices(())]):
+        assert execute(program(), words, "albatross-client-local") == 117
+    captured = capsys.readouterr()
+    (step,) = json.loads(captured.out)["steps"]
+    assert (step["outcome"], step["text"]) == ("failed", f"{image}: was changed since it was looked at")
+    assert captured.err == f"error: create unikernel u: {image}: was changed since it was looked at\n"
