@@ -39,7 +39,7 @@ from albatross_pki.commands import (
 )
 from albatross_pki.errors import AlbatrossError, Refused, check_range
 from albatross_pki.extensions import AnyCommand, Events, HostInfo, Rollback, Start, Status, Stop
-from albatross_pki.names import Name, Path
+from albatross_pki.names import SEPARATOR, Name, Path
 from albatross_pki.option_prefixes import spelled_out
 from albatross_pki.policies import Policy
 from albatross_pki.syntax import BadValue, parse_block, parse_count, parse_network, parse_since
@@ -155,8 +155,22 @@ class Parsed(click.ParamType[Any]):
         super().fail(message, param, ctx)
 
 
-NAME = Parsed("name", Name.parse)
-PATH = Parsed("path", Path.parse)
+HOST_PATH = "albatross_pki.host_path"  # in a context's meta: the path that names lie below, if a host has one
+
+
+class _Below(Parsed):
+    """A name or a path; what has no colon in front lies below the path of the host that was named."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        above: Path | None = None if ctx is None else ctx.meta.get(HOST_PATH)
+        if above is None or not isinstance(value, str) or value.startswith(SEPARATOR):
+            return found
+        return found.below(above)
+
+
+NAME = _Below("name", Name.parse)
+PATH = _Below("path", Path.parse)
 NETWORK = Parsed("[name:]bridge[@mac]", parse_network)
 BLOCK = Parsed("name[:device][@sector]", parse_block)
 SINCE = Parsed("time", lambda text: parse_since(text, datetime.now(UTC)))

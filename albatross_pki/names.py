@@ -68,6 +68,10 @@ class Path:
     def child(self, label: str) -> "Path":
         return Path((*self.labels, label))
 
+    def below(self, path: "Path") -> "Path":
+        """This path moved below ``path``."""
+        return Path(path.labels + self.labels)
+
     def ancestors(self) -> tuple["Path", ...]:
         """This path and every one above it, deepest first, the root last."""
         return tuple(Path(self.labels[:length]) for length in range(len(self.labels), -1, -1))

@@ -11,7 +11,7 @@ Reading a signer decides, in this order:
 Judging the chain is not done here but for the new certificate together with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -49,11 +49,7 @@ class Issuer:
     @property
     def path(self) -> Path:
         """The path that the signer's certificates stand for."""
-        path = Path()
-        for certificate in reversed(self.chain):
-            if certificate.albatross is not None:
-                path = path.child(parse_label(certificate.common_name or ""))
-        return path
+        return _path_of(self.chain)
 
     @property
     def policy(self) -> Policy | None:
@@ -130,6 +126,23 @@ def assemble(ders: list[bytes], key: PrivateKey, place: str, roots: Iterable[byt
         candidates = (read_certificate(root) for root in roots)
         anchor = next((root for root in candidates if is_self_signed(root) and is_signed_by(chain[-1], root)), None)
     return Issuer(signer, tuple(chain), anchor, key)
+
+
+def delegation_path(ders: list[bytes]) -> Path:
+    """The path that a delegation's file stands for (DER, its own certificate first); no key is needed.
+
+    Raises ``BadCertificate`` and ``InvalidName``.
+    """
+    signer, *others = [read_certificate(der) for der in ders[:MAX_CHAIN]]
+    return Path() if is_self_signed(signer) else _path_of(_climb(signer, others)[0])
+
+
+def _path_of(chain: Sequence[CertificateFacts]) -> Path:
+    path = Path()
+    for certificate in reversed(chain):
+        if certificate.albatross is not None:
+            path = path.child(parse_label(certificate.common_name or ""))
+    return path
 
 
 def _climb(

@@ -8,6 +8,7 @@ The file is ``$ALBATROSS_CONFIG``, or ``$XDG_CONFIG_HOME/albatross/hosts.toml`` 
     ca_key = "~/pki/dev.key"
     server_ca = "cacert.pem"
     server_name = "blue"          # or pin = "SHA-256 of its certificate"
+    path = "dev"                  # names that are typed lie below it (``client.host_path``)
     dialect = "upstream"          # if Albatross' own endpoint serves it
     crl = ["ca.crl"]              # lists that the server must not be on
 
@@ -23,6 +24,7 @@ from typing import Any
 from albatross_pki.client.files import BadFile
 from albatross_pki.client.options import DIALECTS
 from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.names import Path
 from albatross_pki.syntax import parse_destination
 from albatross_pki.text import printable
 
@@ -30,15 +32,20 @@ MAX_FILE = 1 << 20  # octets
 FILES = ("ca", "ca_key", "server_ca")
 TEXTS = ("destination", *FILES, "server_name", "pin", "dialect")
 LISTS = "crl"
-FIELDS = (*TEXTS, LISTS)
+PATH = "path"
+FIELDS = (*TEXTS, LISTS, PATH)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One entry: the values of options by the options' names; files are absolute."""
+    """One entry: the values of options by the options' names; files are absolute.
+
+    ``path`` is what names that are typed lie below, ``None`` if the entry says nothing.
+    """
 
     name: str
     options: Mapping[str, str | list[str]]
+    path: Path | None = None
 
 
 def hosts_path() -> str:
@@ -80,7 +87,10 @@ def hosts_of(document: Mapping[str, Any], path: str) -> dict[str, Host]:
         wrong += [f"{path}: hosts.{printable(name)}: {each}" for each in _mistakes(table)]
     if wrong:
         raise Refused(wrong)
-    return {name: Host(name, _options(table, path)) for name, table in tables.items()}
+    return {
+        name: Host(name, _options(table, path), Path.parse(table[PATH]) if PATH in table else None)
+        for name, table in tables.items()
+    }
 
 
 def _mistakes(table: object) -> list[str]:
@@ -93,6 +103,7 @@ def _mistakes(table: object) -> list[str]:
     lists = table.get(LISTS, [])
     if not (isinstance(lists, list) and all(isinstance(each, str) and each for each in lists)):
         wrong.append(f"'{LISTS}' is no list of files")
+    wrong += _wrong_path(table[PATH]) if PATH in table else []
     if isinstance(table.get("dialect", ""), str) and table.get("dialect", DIALECTS[0]) not in DIALECTS:
         wrong.append(f"'dialect' is {' or '.join(DIALECTS)}, not '{printable(table['dialect'])}'")
     if "destination" not in table:
@@ -103,6 +114,16 @@ def _mistakes(table: object) -> list[str]:
         except AlbatrossError as error:
             wrong.append(error.message)
     return wrong
+
+
+def _wrong_path(text: object) -> list[str]:
+    if not isinstance(text, str):
+        return [f"'{PATH}' is no text"]
+    try:
+        Path.parse(text)
+    except AlbatrossError as error:
+        return [f"'{PATH}': {error.message}"]
+    return []
 
 
 def _options(table: Mapping[str, Any], path: str) -> dict[str, str | list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from albatross_pki.client.variables import give_variables
-from albatross_pki.command_line import Commands, Parsed, Submit, protocol_commands
+from albatross_pki.command_line import HOST_PATH, Commands, Parsed, Submit, protocol_commands
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.option_prefixes import PrefixCommand
 from albatross_pki.syntax import parse_destination
@@ -56,6 +56,8 @@ SIGNED_WORDS = (
 )
 # words of albatross-provision-ca, whose options are its own
 ACTS_OF_A_CA = ("generate", "sign")
+# words whose names stand in a file
+ABOUT_A_FILE = ("plan", "apply")
 # words of our own, which need our own host
 EXTENDED_WORDS = ("status", "stop", "start", "rollback", "host-info", "events")
 
@@ -167,7 +169,10 @@ def _take(ctx: click.Context, names: tuple[str, ...], *, several: bool) -> None:
     only = program.only_host if isinstance(program, ClientProgram) else None
     if several and only is None:
         raise SeveralHosts(names)
-    options = named_host(only or names[0]).options
+    host = named_host(only or names[0])
+    options = host.options
+    if host.path is not None:
+        ctx.meta[HOST_PATH] = host.path
     ctx.default_map = {**(ctx.default_map or {}), **options}
     for parameter in ctx.command.params:
         if parameter.name in options or parameter.name in ABOUT_ONE_SERVER:
@@ -306,7 +311,7 @@ class ClientProgram(Commands, _Lazy):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is not None and command.callback is not None:
-            command.callback = as_upstream_says(command.callback)
+            command.callback = as_upstream_says(_as_the_delegation_says(command.callback))
         if command is not None and command.name not in ACTS_OF_A_CA:
             give_variables(command)
         return command
@@ -370,6 +375,20 @@ def as_upstream_says(callback: Callable[..., Any]) -> Callable[..., Any]:
                 program = click.get_current_context().find_root().info_name or ""
                 click.echo(failure_text(program, failure.name, failure.message))
             return int(failure.exit_code)
+
+    return called
+
+
+def _as_the_delegation_says(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """A command's ``callback``; names below a host's path become what a leaf carries (``client.host_path``)."""
+
+    def called(**values: Any) -> Any:
+        context = click.get_current_context()
+        if HOST_PATH in context.meta and context.command.name not in ABOUT_A_FILE:
+            from albatross_pki.client.host_path import carried
+
+            values = carried(values, context.meta[HOST_PATH])
+        return callback(**values)
 
     return called
 
