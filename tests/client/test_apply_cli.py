@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from albatross_pki.client import apply_cli
 from albatross_pki.client.apply_cli import plan_document, plan_text
 from albatross_pki.client.comparison import Change
-from albatross_pki.client.difference import Action, Difference, Kind, Step
+from albatross_pki.client.difference import Action, Difference, Kind, Step, difference
 from albatross_pki.client.local_cli import program
 from albatross_pki.client.performing import Outcome, Result, perform
 from albatross_pki.client.wanted import Wanted
@@ -269,13 +268,12 @@ def test_an_image_that_was_written_again_since_the_plan_is_not_sent(
     image, file = tmp_path / "u.spt", tmp_path / "wanted.toml"
     image.write_bytes((EXAMPLES / "hello.spt").read_bytes())
     file.write_text('[unikernels.u]\nimage = "u.spt"\n')
-    real = apply_cli.difference
 
     def meanwhile(*arguments: Any, **options: Any) -> Difference:
         image.write_bytes((EXAMPLES / "ticker.spt").read_bytes())
-        return real(*arguments, **options)
+        return difference(*arguments, **options)
 
-    monkeypatch.setattr(apply_cli, "difference", meanwhile)
+    monkeypatch.setattr("albatross_pki.client.apply_cli.difference", meanwhile)
     words = ["apply", str(file), "--tmpdir", str(tmp_path), "-o", "json"]
     with Daemon(tmp_path / "util" / "vmmd.sock", [Unikernels(())], [BlockDevices(())]):
         assert execute(program(), words, "albatross-client-local") == 117
