@@ -5,8 +5,8 @@
 1. a refusal (``AlbatrossError``) is ``error: …`` and, where there is a way out, ``hint: …``; its own exit status;
 2. a command line that click cannot parse is ``error: …`` with the usage line as its hint; 124;
 3. ``--help`` and ``--version`` end with 0, a command that returns an ``int`` with that number;
-4. an interruption by the keyboard ends with 130, a reader that went away (``BrokenPipeError``) with 141, as a shell
-   would say for the signals;
+4. an interruption by the keyboard ends with 130, and says what became of it where it matters (``interruption_says``);
+   a reader that went away (``BrokenPipeError``) ends it with 141, as a shell would say for the signals;
 5. what the system refuses (``OSError``) is an error of the person's surroundings: ``error: FILE: reason``; 124;
 6. anything else is a defect of ours: its class and text on one line, no traceback; 125. ``ALBATROSS_TRACEBACK=1``
    shows the traceback to those who look for the defect.
@@ -18,7 +18,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused, system_error_text
@@ -84,8 +84,8 @@ def execute(command: Runnable, arguments: Sequence[str] | None = None, program: 
     except AlbatrossError as error:
         report(error)
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         return _reader_gone()
     except SystemExit:
@@ -96,6 +96,22 @@ def execute(command: Runnable, arguments: Sequence[str] | None = None, program: 
     except Exception as error:  # noqa: BLE001  this is the place where nothing may get past
         return _report_foreign(error)
     return result if isinstance(result, int) and not isinstance(result, bool) else int(ExitCode.OK)
+
+
+@contextlib.contextmanager
+def interruption_says(text: str) -> Iterator[None]:
+    """An interruption by the keyboard inside is reported as ``text``: what it means for what was under way."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(*(error.args or (text,))) from error
+
+
+def _interrupted(error: BaseException | None) -> int:
+    """What the innermost ``interruption_says`` had to say of it, if anything; returns the exit status."""
+    if isinstance(error, KeyboardInterrupt) and error.args:
+        say("error", str(error))
+    return INTERRUPTED
 
 
 def _reader_gone() -> int:
@@ -134,7 +150,7 @@ def _report_foreign(error: Exception) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.Abort):
-        return INTERRUPTED
+        return _interrupted(error.__cause__)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error.format_message(), file=sys.stderr)  # noqa: T201
         return int(ExitCode.USAGE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from albatross_pki.console_script import execute, run
+from albatross_pki.console_script import execute, interruption_says, run
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 
 
@@ -34,6 +34,7 @@ def raising(error: BaseException) -> click.Command:
         (FileNotFoundError(2, "No such file or directory", "a.pem"), 124, "error: a.pem: no such file or directory\n"),
         (KeyError("oops"), 125, "error: internal error: KeyError: 'oops'\n"),
         (KeyboardInterrupt(), 130, "\n"),
+        (KeyboardInterrupt("interrupted: half of it"), 130, "\nerror: interrupted: half of it\n"),
         (click.ClickException("It is Wednesday."), 124, "error: it is Wednesday\n"),
     ],
 )
@@ -44,6 +45,16 @@ def test_errors_become_text_and_a_status(
     captured = capsys.readouterr()
     assert captured.err == said
     assert captured.out == ""
+
+
+def test_an_interruption_says_what_the_innermost_had_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command("example")
+    def example() -> None:
+        with interruption_says("all of it"), interruption_says("half of it"):
+            raise KeyboardInterrupt
+
+    assert execute(example, []) == 130
+    assert capsys.readouterr().err == "\nerror: half of it\n"
 
 
 def test_usage_errors_name_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,19 +87,52 @@ def default_target(name: Name) -> str:
 
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[BinaryIO]:
-    """A file that appears as ``path``, complete, or not at all; an existing one is refused."""
-    import tempfile
+    """A file that appears as ``path``, complete, or not at all; an existing one is refused.
 
+    Until then it has no name where the file system can do that, so that a killed process leaves nothing of it.
+    """
     if os.path.lexists(path):
         raise BadFile(path, "exists already", hint="name another file with --to FILE")
+    directory = os.path.dirname(path) or "."
     try:
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".albatross-", delete=False) as file:
-            try:
-                yield file  # type: ignore[misc]  # the wrapper has all that a BinaryIO has
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.link(file.name, path)
-            finally:
-                os.unlink(file.name)
+        with _nameless(directory, path) or _named(directory, path) as file:
+            yield file
     except OSError as error:
         raise BadFile(path, (error.strerror or "cannot be written").lower()) from error
+
+
+def _nameless(directory: str, path: str) -> contextlib.AbstractContextManager[BinaryIO] | None:
+    """A file without a name that becomes ``path`` at the end of the block; ``None`` where there is no such thing."""
+    try:
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (OSError, AttributeError):  # not every system and file system has them: open(2)
+        return None
+
+    @contextlib.contextmanager
+    def made() -> Iterator[BinaryIO]:
+        with open(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fchmod(descriptor, 0o644)
+            # the directory descriptor makes Python use linkat(2), which alone follows the link in /proc
+            place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.link(f"/proc/self/fd/{descriptor}", os.path.basename(path), dst_dir_fd=place, follow_symlinks=True)
+            finally:
+                os.close(place)
+
+    return made()
+
+
+@contextlib.contextmanager
+def _named(directory: str, path: str) -> Iterator[BinaryIO]:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".albatross-", delete=False) as file:
+        try:
+            yield file  # type: ignore[misc]  # the wrapper has all that a BinaryIO has
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.link(file.name, path)
+        finally:
+            os.unlink(file.name)

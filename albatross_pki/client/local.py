@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from albatross_pki.client.conversation import Streamed, answers_of, converse, socket_of
 from albatross_pki.client.files import BadFile, read_image
-from albatross_pki.client.progress import Meter, Readable, Watched
+from albatross_pki.client.progress import Readable, Watched, answer_awaited, upload_meter
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, Command, PolicyAdd, UnikernelCreate
 from albatross_pki.errors import Refused
@@ -48,15 +48,18 @@ def send_locally(typed: TypedCommand, tmpdir: str, socket: str | None, on_succes
 
         show_frame(encode_message(Message(Header(typed.name), command)))
     with Connection(socket or os.path.join(tmpdir, socket_of(command))) as connection:
-        connection.send(Message(Header(typed.name), command))
+        message = Message(Header(typed.name), command)
+        uploaded = isinstance(command, BlockSet | UnikernelCreate)
+        if isinstance(command, UnikernelCreate):
+            with upload_meter(str(typed.image), len(command.config.image)) as meter:
+                connection.send(message, progress=meter.add)
+        else:
+            connection.send(message)
         if isinstance(command, BlockSet):
-            with content_source(typed) as (source, size):
-                meter = Meter(f"sending {typed.content}", size)
-                try:
-                    connection.send_stream(cast(BinaryIO, Watched(source, meter)))
-                finally:
-                    meter.done()
-        converse(connection, answers_of(command), on_success, on_data)
+            with content_source(typed) as (source, size), upload_meter(str(typed.content), size) as meter:
+                connection.send_stream(cast(BinaryIO, Watched(source, meter)))
+        with answer_awaited(uploaded):
+            converse(connection, answers_of(command), on_success, on_data)
     if isinstance(command, BlockAdd) and typed.content is not None:
         # only reached if the block device was made by us: nothing that exists is ever overwritten
         content = replace(typed, command=BlockSet(compressed=bool(typed.level)))

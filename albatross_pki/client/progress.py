@@ -2,14 +2,22 @@
 
 A bar appears after half a second and never where nobody looks. ``Watched`` is a file that tells its reader's pace;
 the last line is taken away again when it is done.
+
+Whoever interrupts a transfer is told what became of it, because it depends on the moment: before the end mark of a
+stream the other side does nothing with it.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from time import monotonic
 from typing import Protocol, TextIO
 
+from albatross_pki.console_script import interruption_says
+
 PATIENCE = 0.5  # seconds before anything is shown
 PACE = 0.1  # seconds between two updates
+_ALL_SENT = "interrupted: all was sent, and the host may have done it; ask it for its state"
 
 
 class Readable(Protocol):
@@ -45,6 +53,26 @@ class Meter:
         if self._shown:
             self._screen.write("\r\x1b[K")
             self._screen.flush()
+
+
+@contextlib.contextmanager
+def upload_meter(what: str, total: int | None) -> Iterator[Meter]:
+    """A meter for sending the file ``what``, in the block that does it."""
+    meter = Meter(f"sending {what}", total)
+    try:
+        yield meter
+    except KeyboardInterrupt as error:
+        part = f"interrupted: {what} was not sent to its end, and the host makes no use of a part"
+        raise KeyboardInterrupt(part if total is None or meter.octets < total else _ALL_SENT) from error
+    finally:
+        meter.done()
+
+
+def answer_awaited(uploaded: bool) -> contextlib.AbstractContextManager[None]:
+    """The block that waits for the answer to what was sent, and something was ``uploaded`` with it."""
+    if not uploaded:
+        return contextlib.nullcontext()
+    return interruption_says(_ALL_SENT)
 
 
 class Watched:

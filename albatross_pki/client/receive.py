@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from albatross_pki.client.conversation import Answers, NoAnswer, Streamed, answers_of
 from albatross_pki.client.files import MAX_IMAGE, default_target, new_file
 from albatross_pki.client.progress import Meter
-from albatross_pki.client.show import Screen
+from albatross_pki.client.show import Screen, short
 from albatross_pki.commands import ConsoleSubscribe, StatsSubscribe, UnikernelGet
+from albatross_pki.console_script import interruption_says
 from albatross_pki.extensions import AnyCommand
 from albatross_pki.messages import Header
 from albatross_pki.names import Name
@@ -86,7 +87,6 @@ def _show_console(reception: Reception, name: Name, command: ConsoleSubscribe, c
 
 def _show_usage(reception: Reception, name: Name, conversation: Conversation) -> None:
     from albatross_pki.client import top
-    from albatross_pki.client.show import short
 
     if top.can_be_live(reception.screen):
         top.live(short(name), conversation, "name", whole_screen=False)
@@ -118,13 +118,14 @@ def _store_image(reception: Reception, name: Name, conversation: Conversation) -
         _tell_stored(reception, header.name, target, len(image), "image")
         reception.screen.upstream(f"dumped image to {target}")
 
-    conversation(on_success, _nothing_more)
+    with interruption_says(f"interrupted: {target} was not made"):
+        conversation(on_success, _nothing_more)
 
 
 def _store_dump(reception: Reception, name: Name, conversation: Conversation) -> None:
     target = reception.to or default_target(name)
-    meter, about = Meter(f"receiving {name}", None), name
-    with new_file(target) as file:
+    meter, about = Meter(f"receiving {short(name)}", None), name
+    with interruption_says(f"interrupted: {target} was not made"), new_file(target) as file:
         sink = _Sink(file)
 
         def on_success(header: Header, reply: Success) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from albatross_pki.client.conversation import Answers, answers_of, converse
 from albatross_pki.client.credentials import Credentials, Signer, label_of, one_shot, policy_of, read_roots
 from albatross_pki.client.files import BadFile, WrongDevices, binding_of, judge_image, read_image
-from albatross_pki.client.progress import Meter, Readable
+from albatross_pki.client.progress import Readable, answer_awaited, upload_meter
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
 from albatross_pki.console_script import say
@@ -57,7 +57,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What follows the handshake: ``source`` and its size in octets, if known."""
+    """What follows the handshake: ``source``, called ``what``, and its size in octets, if known."""
 
     what: str
     source: Readable
@@ -77,9 +77,9 @@ def send_one_shot(
     credentials = one_shot(signer, typed.name, command, binding)
     if isinstance(command, BlockSet):
         with content_source(typed) as (source, size):
-            _send(credentials, server, Upload(f"sending {typed.content}", source, size), on_success, on_data)
+            _send(credentials, server, Upload(str(typed.content), source, size), on_success, on_data)
     else:
-        upload = Upload(f"sending {typed.image}", io.BytesIO(image), len(image)) if image is not None else None
+        upload = Upload(str(typed.image), io.BytesIO(image), len(image)) if image is not None else None
         _send(credentials, server, upload, on_success, on_data)
     if isinstance(command, BlockAdd) and typed.content is not None:
         # only reached if the block device was made by us: nothing that exists is ever overwritten
@@ -103,7 +103,7 @@ def send_signed(
     """Send a command that was signed before; ``stream`` names the file that goes with it, if one does."""
     if isinstance(credentials.command, UnikernelCreate) and not credentials.command.config.image:
         image = _signed_image(credentials, credentials.command, stream)
-        _send(credentials, server, Upload(f"sending {stream}", io.BytesIO(image), len(image)), on_success, on_data)
+        _send(credentials, server, Upload(str(stream), io.BytesIO(image), len(image)), on_success, on_data)
     elif isinstance(credentials.command, BlockSet):
         if stream is None:
             raise AlbatrossError("this certificate sets the content of a block device", hint="add --stream FILE")
@@ -111,7 +111,7 @@ def send_signed(
 
         level = 9 if credentials.command.compressed else None
         with content_source(TypedCommand(Name(), credentials.command, content=stream, level=level)) as (source, size):
-            _send(credentials, server, Upload(f"sending {stream}", source, size), on_success, on_data)
+            _send(credentials, server, Upload(stream, source, size), on_success, on_data)
     elif stream is not None:
         raise AlbatrossError("this certificate's command takes no file", hint="leave --stream away")
     else:
@@ -196,12 +196,11 @@ def _send(
         lambda chain: judge_server_chain(server, chain, lists),
     ) as connection:
         if upload is not None:
-            meter = Meter(upload.what, upload.octets)
-            try:
+            with upload_meter(upload.what, upload.octets) as meter:
                 connection.send_stream(cast(BinaryIO, upload.source), progress=meter.add)
-            finally:
-                meter.done()
-        converse(_Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS)), answers, on_success, on_data)
+        incoming = _Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS))
+        with answer_awaited(upload is not None):
+            converse(incoming, answers, on_success, on_data)
 
 
 def _with_image(typed: TypedCommand, signer: Signer) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:

@@ -19,12 +19,12 @@ import click
 from albatross_pki.client.build_server import BuildServer
 from albatross_pki.client.conversation import NoAnswer
 from albatross_pki.client.local import OnData, OnSuccess
-from albatross_pki.client.show import Screen
+from albatross_pki.client.show import Screen, short
 from albatross_pki.client.update import DEFAULT_URL, UnknownImage, Update, kept_settings, parse_url
 from albatross_pki.client.upstream import answer_text
 from albatross_pki.command_line import LEVEL, NAME, Parsed, TypedCommand
 from albatross_pki.commands import UnikernelCreate, UnikernelInfoRequest
-from albatross_pki.console_script import report
+from albatross_pki.console_script import interruption_says, report
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.messages import Header
 from albatross_pki.names import Name
@@ -177,7 +177,8 @@ class Updater:
         settings = kept_settings(info, self._wish.add_name)
         with tempfile.TemporaryDirectory(prefix="albatross-") as place:
             image = os.path.join(place, update.latest.uuid)
-            with open(image, "xb") as file:
+            downloading = interruption_says(f"interrupted: {short(name)} was left as it is")
+            with downloading, open(image, "xb") as file:
                 self._server.download(update, file)
             command = UnikernelCreate(UnikernelConfig(image=b"", settings=settings), force=True)
             self._send(TypedCommand(name, command, image=image, level=self._wish.level), on_success, _nothing)

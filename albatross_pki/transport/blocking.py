@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from albatross_pki.messages import Message
@@ -18,6 +18,7 @@ from albatross_pki.transport.sockets import readable
 FRAME_LIMIT = 64 * 1024 * 1024
 CONNECT_TIMEOUT = 5.0
 CHUNK = 64 * 1024
+_PROGRESS = 256 * 1024  # octets of one payload between two reports
 _LENGTH = struct.Struct("!I")
 
 
@@ -40,11 +41,11 @@ class Connection:
             raise Unreachable(path, _reason(error), hint=_hint(error)) from error
         self.socket.settimeout(timeout)
 
-    def send(self, message: Message) -> None:
-        """Send one message as a frame; raises ``ConnectionCut`` or ``TimedOut``."""
+    def send(self, message: Message, progress: Callable[[int], None] | None = None) -> None:
+        """Send one message as a frame; raises ``ConnectionCut`` or ``TimedOut``. ``progress`` is told sent octets."""
         from albatross_pki.wire.message import encode_message
 
-        self.send_payload(encode_message(message))
+        self.send_payload(encode_message(message), progress)
 
     def receive(self) -> Message | None:
         """The next message, ``None`` if the other side ended the conversation in an orderly way.
@@ -56,14 +57,20 @@ class Connection:
         payload = self.receive_payload()
         return decode_message(payload) if payload else None  # an empty frame ends the conversation too
 
-    def send_payload(self, payload: bytes | memoryview) -> None:
+    def send_payload(self, payload: bytes | memoryview, progress: Callable[[int], None] | None = None) -> None:
         """Send any payload as a frame: a message, or a chunk of a stream."""
         with self._waiting("sending"):
             if len(payload) <= CHUNK:
                 self.socket.sendall(_LENGTH.pack(len(payload)) + payload)
-            else:
-                self.socket.sendall(_LENGTH.pack(len(payload)))
-                self.socket.sendall(payload)
+                return
+            self.socket.sendall(_LENGTH.pack(len(payload)))
+            rest = memoryview(payload)
+            while rest:
+                sent = rest[:_PROGRESS] if progress is not None else rest
+                self.socket.sendall(sent)
+                rest = rest[len(sent) :]
+                if progress is not None:
+                    progress(len(sent))
 
     def receive_payload(self) -> bytes | None:
         """The payload of the next frame, ``None`` at an orderly end between frames."""

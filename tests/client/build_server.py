@@ -73,7 +73,8 @@ class Builds:
                 self.send_header("Content-Length", str(len(page.content) if page.promised is None else page.promised))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(page.content)
+                    with contextlib.suppress(ConnectionError):  # a client that was interrupted
+                        self.wfile.write(page.content)
 
             do_HEAD = do_GET  # noqa: N815  names of http.server
 

@@ -5,8 +5,9 @@ import shutil
 from datetime import timedelta
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
-from albatross_pki.commands import UnikernelCreate
+from albatross_pki.commands import UnikernelCreate, UnikernelInfoRequest
 from albatross_pki.extensions import ALBATROSS_OID, ImageBinding
 from albatross_pki.replies import Failure, Success
 from albatross_pki.transport.alerts import CertificateRefused
@@ -199,3 +200,22 @@ def test_p29_nobody_listens(site: Site, dev: Authority) -> None:
     done = site.run("albatross-client-bistro", "info", "-d", "localhost:1")
     assert done.status == 122
     assert len(done.errors) == 1
+
+
+def test_p15_a_host_whose_certificate_was_revoked_sees_nothing_of_ours(site: Site, dev: Authority) -> None:
+    """The list is the client's alone: the host knows nothing of it, and serves whoever does not have it."""
+    server = load_pem_x509_certificate((site.directory / "server.pem").read_bytes()).serial_number
+    site.write("revoked.crl", site.root.crl([server]))
+    site.write("other.crl", site.root.crl([server + 1]))
+    lists = ("--crl", "other.crl", "--crl", "revoked.crl")
+    create = ("create", "unseen", str(HELLO), "--mem=16")
+    leaf = dev.leaf("unseen", UnikernelInfoRequest())
+    for judged in (site.bistro(dev, "info", *lists), site.bistro(dev, *create, *lists), site.remote(leaf, *lists)):
+        assert (judged.status, judged.out) == (120, ""), judged
+        assert 'revoked by "ca"' in judged.err
+    record = site.host / "authorise" / "audit.log"
+    assert site.bistro(dev, "info", "--crl", "other.crl").status == 0
+    assert "unseen" not in record.read_text()
+    assert site.bistro(dev, *create).status == 0
+    assert "unseen" in record.read_text()
+    assert site.bistro(dev, "destroy", "unseen").status == 0
