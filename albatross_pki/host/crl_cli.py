@@ -48,7 +48,8 @@ def reset(directory: str, statedir: str | None, tmpdir: str | None) -> None:
         )
     asked = os.path.join(state, ASKED)
     try:
-        os.close(os.open(asked, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        # the authoriser's user may have put anything there: O_NONBLOCK opens a fifo without a reader, or fails
+        os.close(os.open(asked, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise AlbatrossError(f"{asked}: {os.strerror(error.errno or 0).lower()}") from error
     authoriser = _listener(os.path.join(tmpdir or os.path.join(directory, "run"), "util", "authorise.sock"))
@@ -76,8 +77,14 @@ def reset(directory: str, statedir: str | None, tmpdir: str | None) -> None:
 def _listener(path: str) -> int | None:
     """A descriptor of the authoriser that listens at ``path``; ``None`` if none does, or somebody made it for it."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
+        except BlockingIOError as error:  # its queue is full
+            raise AlbatrossError(
+                "albatross-authorise takes no connection, and has not been told",
+                hint="it does it at its next start, or at SIGHUP",
+            ) from error
         except OSError:
             return None
         pid, _, _ = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))

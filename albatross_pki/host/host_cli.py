@@ -171,19 +171,19 @@ def start(
     arguments += ["--keep-running"] * keep_running + ["--one-user"] * one_user
     if tls is not None:
         arguments += ["--ca", tls.ca, "--cert", tls.certificate, "--key", tls.key, "--ip", ip, "--port", str(port)]
-    ready, told = os.pipe()
+    ready, tells = os.pipe()
     log_path = os.path.join(directory, "log", "albatross-host.log")
     with open(log_path, "ab") as log:
         begin = log.tell()
         process = subprocess.Popen(
-            [*arguments, "--ready-descriptor", str(told)],
+            [*arguments, "--ready-descriptor", str(tells)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(told,),
+            pass_fds=(tells,),
             start_new_session=True,
         )
-    os.close(told)
+    os.close(tells)
     try:
         with open(ready, "rb") as answer:
             is_ready = answer.read() == b"ready\n"
@@ -193,13 +193,17 @@ def start(
         raise
     with open(log_path, encoding="utf-8", errors="replace") as log_text:
         log_text.seek(begin)
-        click.echo(log_text.read(), nl=False, err=not is_ready)
+        told = log_text.read()
+    click.echo(told, nl=False, err=not is_ready)
     if is_ready:
         process.returncode = 0  # it goes on without us
         return ExitCode.OK
     status = process.wait()
     if status <= 0:  # asked to end, or killed: in both cases there is no host
         raise AlbatrossError("albatross-host was ended while it started", hint=f"its log is {log_path}")
+    if not told:
+        say("error", f"albatross-host ended with status {status} and could not write why: the disk may be full")
+        say("hint", f"df {directory}")
     return status
 
 
