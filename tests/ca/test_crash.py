@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import shutil
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,8 @@ STEPS = ("write", "fsync", "link", "rename", "unlink", "truncate")
 SIGN = ("sign", "cacert.pem", "db", "ca.key", "web.req", "--as=delegation", "--force", "--revoke-older")
 REVOKE = ("revoke", "db", "dev", "--all")
 CRL = ("crl", "cacert.pem", "db", "ca.key")
+BACKUP = ("backup", "cacert.pem", "db", "ca.key", "ca.backup")
+RESTORE = ("restore", "ca.backup", "again")
 RENEW = ("renew", "cacert.pem", "db", "ca.key", "dev.pem", "-o", "web.pem")
 
 
@@ -105,3 +109,69 @@ def test_a_killed_generate_can_be_repeated(workplace: Path, ca: Program) -> None
     assert deaths > 10
     ca("verify", "server.pem", "--ca=cacert.pem", "--host=localhost")
     ca("ledger", "verify", "db")
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "halfway"])
+def test_a_killed_backup_is_whole_or_not_there_and_takes_nothing_along(dev: Path, ca: Program, torn: bool) -> None:
+    ca_files = {path.name: path.read_bytes() for path in dev.iterdir()}
+    deaths = whole = 0
+    while run_and_die(BACKUP, deaths + 1, torn):
+        deaths += 1
+        assert {name: (dev / name).read_bytes() for name in ca_files} == ca_files
+        if Path("ca.backup").exists():
+            assert stat.S_IMODE(os.stat("ca.backup").st_mode) == 0o400
+            ca(*RESTORE)
+            shutil.rmtree("again")
+            Path("ca.backup").unlink()
+            whole += 1
+    assert 0 < whole < deaths
+    ca(*RESTORE)
+
+
+def restored(ca: Program, head: str) -> None:
+    """What must hold of a CA that was restored: it is the one that was kept, and signs."""
+    for name in ("cacert.pem", "ca.key", "db"):
+        assert Path("again", name).read_bytes() == Path(name).read_bytes()
+    assert Path("again/db.ledger").read_bytes().startswith(Path("db.ledger").read_bytes())
+    ca("ledger", "verify", "again/db", "--head", head)
+    assert "restored" in [entry["kind"] for entry in read_entries("again/db.ledger")]
+    assert stat.S_IMODE(os.stat("again/ca.key").st_mode) == 0o400
+    ca("crl", "again/cacert.pem", "again/db", "again/ca.key")
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "halfway"])
+@pytest.mark.parametrize("again_and_again", [False, True], ids=["once", "again-and-again"])
+def test_a_killed_restore_leaves_no_ca_or_a_whole_one_and_goes_on(
+    dev: Path, ca: Program, again_and_again: bool, torn: bool
+) -> None:
+    head = ca(*BACKUP).out.split()[-1]
+    deaths = 0
+    while run_and_die(RESTORE, deaths + 1, torn):
+        deaths += 1
+        if Path("again/cacert.pem").exists():
+            restored(ca, head)
+            shutil.rmtree("again")
+        elif not again_and_again:
+            ca(*RESTORE)
+            restored(ca, head)
+            shutil.rmtree("again")
+        else:
+            assert ca("crl", "again/cacert.pem", "again/db", "again/ca.key", check=False).status != 0
+        assert deaths < 100
+    assert deaths > 5
+    restored(ca, head)
+
+
+@pytest.mark.parametrize("name", ["cacert.pem", "ca.key", "db", "db.ledger"])
+def test_a_restore_goes_on_from_nothing_but_its_own(dev: Path, ca: Program, name: str) -> None:
+    ca(*BACKUP)
+    Path("again").mkdir()
+    for strange in (b"", b"of another CA\n", Path(name).read_bytes()[:-1]):
+        Path("again", name).write_bytes(strange)
+        said = ca(*RESTORE, check=False)
+        assert f"again/{name} exists already" in said.err
+        assert os.listdir("again") == [name]
+        assert Path("again", name).read_bytes() == strange
+    Path("again", name).unlink()
+    Path("again", name).symlink_to(Path(name).resolve())
+    assert f"again/{name} exists already" in ca(*RESTORE, check=False).err
