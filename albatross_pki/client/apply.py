@@ -4,19 +4,19 @@
    knows and does not run, and which policies its operator set (``status``, ``host-info``);
 2. ``difference`` says what to do;
 3. ``Deed`` does one step. A block device that was made and could not be filled is removed again: it would be taken for
-   a finished one the next time.
+   a finished one the next time. If that is not possible either, the step says so.
 
 Through TLS there are no policies, because no host obeys that; names have one label there, and the path is that of the
 delegation.
 """
 
-import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from albatross_pki.client.comparison import Present
-from albatross_pki.client.conversation import NoAnswer
+from albatross_pki.client.conversation import CommandFailed, NoAnswer
 from albatross_pki.client.difference import Action, Kind, Step
 from albatross_pki.client.documents import host_document
 from albatross_pki.client.local import OnData, OnSuccess, send_locally
@@ -34,14 +34,19 @@ from albatross_pki.commands import (
     UnikernelDestroy,
     UnikernelInfoRequest,
 )
-from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.errors import AlbatrossError, Refused, system_error_text
 from albatross_pki.extensions import AnyCommand, HostInfo, Status
 from albatross_pki.messages import Header
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import BlockDevices, Policies, Success, Text, Unikernels
 from albatross_pki.text import printable
+from albatross_pki.transport.errors import TransportError
 from albatross_pki.unikernels import UnikernelConfig
+
+AGAIN = 10.0  # seconds for a daemon to be there again
+PAUSE = 0.2  # seconds between two attempts
+_UNHEARD = (TransportError, NoAnswer)  # nobody knows what the host has done
 
 Send = Callable[[TypedCommand, OnSuccess, OnData], None]
 
@@ -176,16 +181,40 @@ class Deed:
     def __call__(self, step: Step) -> str:
         """Do one step; the host's answer. Raises ``AlbatrossError`` if it is refused or the connection breaks."""
         typed = self.typed(step)
-        text = self._sent(typed)
         if isinstance(step.subject, WantedBlock) and step.subject.content is not None:
-            content = TypedCommand(typed.name, BlockSet(compressed=False), content=step.subject.content)
-            try:
-                text = self._sent(content)
-            except BaseException:
-                with contextlib.suppress(AlbatrossError, OSError):
-                    self._sent(TypedCommand(typed.name, BlockRemove()))
+            return self._filled(typed, step.subject.content)
+        return self._sent(typed)
+
+    def _filled(self, add: TypedCommand, content: str) -> str:
+        """Make a block device and fill it; the next comparison would take one without content for a finished one."""
+        try:
+            self._sent(add)
+        except CommandFailed:
+            raise
+        except _UNHEARD as error:  # it may have been made, and it may be another client's that was made meanwhile
+            raise _Unfilled(error, f"if block device {add.name} is there now, {content} is not on it") from error
+        try:
+            return self._sent(TypedCommand(add.name, BlockSet(compressed=False), content=content))
+        except BaseException as error:
+            left = self._removed(add.name)
+            if left is None or not isinstance(error, AlbatrossError | OSError):
                 raise
-        return text
+            raise _Unfilled(error, f"block device {add.name} is there without {content}: {left}") from error
+
+    def _removed(self, name: Name) -> str | None:
+        """Remove a block device again, or why not. A daemon that has ended is waited for, its host starts it again."""
+        deadline = time.monotonic() + AGAIN
+        while True:
+            try:
+                self._sent(TypedCommand(name, BlockRemove()))
+            except _UNHEARD as error:
+                if time.monotonic() >= deadline:
+                    return error.message
+                time.sleep(PAUSE)
+            except AlbatrossError as error:
+                return error.message
+            else:
+                return None
 
     def typed(self, step: Step) -> TypedCommand:
         """The command that a step is."""
@@ -217,6 +246,14 @@ _GOING: dict[Kind, AnyCommand] = {
     Kind.BLOCK: BlockRemove(),
     Kind.UNIKERNEL: UnikernelDestroy(),
 }
+
+
+class _Unfilled(Refused):
+    """A block device that is not as it is wanted, and looks as if it was."""
+
+    def __init__(self, error: AlbatrossError | OSError, left: str) -> None:
+        why = system_error_text(error) if isinstance(error, OSError) else str(error)
+        super().__init__([why, left, "destroy-block, and apply again"])
 
 
 def _nothing(_: Header, data: object) -> bool:

@@ -3,22 +3,30 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
 
+from albatross_pki.client.apply import Deed, Target
 from albatross_pki.client.apply_cli import plan_document, plan_text
 from albatross_pki.client.comparison import Change
+from albatross_pki.client.conversation import CommandFailed, NoAnswer
 from albatross_pki.client.difference import Action, Difference, Kind, Step, difference
+from albatross_pki.client.local import OnData, OnSuccess
 from albatross_pki.client.local_cli import program
 from albatross_pki.client.performing import Outcome, Result, perform
-from albatross_pki.client.wanted import Wanted
+from albatross_pki.client.wanted import Wanted, WantedBlock
+from albatross_pki.command_line import TypedCommand
+from albatross_pki.commands import BlockAdd, BlockRemove, BlockSet
 from albatross_pki.console_script import execute
-from albatross_pki.errors import Refused
+from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.messages import Header
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
-from albatross_pki.replies import BlockDevices, Policies, Unikernels
+from albatross_pki.replies import BlockDevices, Policies, Text, Unikernels
+from albatross_pki.transport.errors import ConnectionCut, Unreachable
 from tests.client.peers import Daemon
 
 EXAMPLES = FilePath(__file__).parents[2] / "examples" / "unikernels"
@@ -281,3 +289,54 @@ def test_an_image_that_was_written_again_since_the_plan_is_not_sent(
     (step,) = json.loads(captured.out)["steps"]
     assert (step["outcome"], step["text"]) == ("failed", f"{image}: was changed since it was looked at")
     assert captured.err == f"error: create unikernel u: {image}: was changed since it was looked at\n"
+
+
+def filling(*answers: Text | AlbatrossError) -> tuple[list[type], Callable[[], str]]:
+    """A step that makes and fills a block device, at a host that answers so, and what that host is asked."""
+    asked: list[type] = []
+    left = list(answers)
+
+    def send(typed: TypedCommand, on_success: OnSuccess, _: OnData) -> None:
+        asked.append(type(typed.command))
+        answer = left.pop(0)
+        if isinstance(answer, AlbatrossError):
+            raise answer
+        on_success(Header(), answer)
+
+    step = Step(1, Action.CREATE, Kind.BLOCK, Name.parse("vol"), subject=WantedBlock(1, "disk.img"))
+    return asked, lambda: Deed(Target(send, Path(("dev",))))(step)
+
+
+def test_a_block_device_is_removed_again_when_the_daemon_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albatross_pki.client.apply.PAUSE", 0)
+    gone, cut = Unreachable("socket", "nobody there"), NoAnswer("closed")
+    asked, do = filling(Text("added"), ConnectionCut("cut"), gone, cut, Text("removed"))
+    with pytest.raises(ConnectionCut, match="cut"):
+        do()
+    assert asked == [BlockAdd, BlockSet, BlockRemove, BlockRemove, BlockRemove]
+
+
+@pytest.mark.parametrize("answer", [Unreachable("socket", "nobody there"), CommandFailed("in use")])
+def test_a_block_device_that_stays_without_its_content_is_told(
+    answer: AlbatrossError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("albatross_pki.client.apply.AGAIN", 0)
+    _, do = filling(Text("added"), ConnectionCut("cut"), answer)
+    with pytest.raises(Refused) as refused:
+        do()
+    assert refused.value.reasons == (
+        "cut",
+        f"block device dev:vol is there without disk.img: {answer.message}",
+        "destroy-block, and apply again",
+    )
+
+
+@pytest.mark.parametrize("cut", [ConnectionCut("cut"), NoAnswer("cut")])
+def test_whether_a_block_device_was_made_may_be_unknown(cut: AlbatrossError) -> None:
+    asked, do = filling(cut)
+    with pytest.raises(Refused, match=r"cut; if block device dev:vol is there now, disk\.img is not on it"):
+        do()
+    assert asked == [BlockAdd], "it may be another client's, and is not touched"
+    _, do = filling(CommandFailed("no room"))
+    with pytest.raises(CommandFailed, match="no room"):
+        do()

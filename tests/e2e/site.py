@@ -142,6 +142,10 @@ class Site:
         daemons = [pid for pid in _pids() if _is_daemon(pid, str(self.host))]
         return [pid for pid in _pids() if _parent(pid) in daemons and not _is_daemon(pid, str(self.host))]
 
+    def daemons(self, program: str) -> list[int]:
+        """Processes of a program of ours that works for this host."""
+        return [pid for pid in _pids() if _is_daemon(pid, str(self.host), program)]
+
     def destroy(self) -> None:
         if os.environ.get("KEEPLOGS"):
             print(self.logs())
@@ -161,9 +165,11 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _is_daemon(pid: int, host: str) -> bool:
+def _is_daemon(pid: int, host: str, program: str = "albatrossd") -> bool:
     command = _read(f"/proc/{pid}/cmdline").split(b"\0")
-    return any(word.endswith(b"/albatrossd") for word in command) and any(host.encode() in word for word in command)
+    return any(word.endswith(f"/{program}".encode()) for word in command) and any(
+        host.encode() in word for word in command
+    )
 
 
 def _parent(pid: int) -> int:

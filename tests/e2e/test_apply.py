@@ -278,6 +278,44 @@ def test_ctrl_c_leaves_the_host_clean(site: Site) -> None:
     assert eventually(lambda: site.tenders() == [])
 
 
+def test_a_daemon_that_is_killed_in_the_middle_of_an_apply_is_no_harm(site: Site) -> None:
+    """The steps that met its end fail, everything else is done, and what was made is whole."""
+    parts = range(8)
+    content = os.urandom(3 << 20)
+    file(
+        site,
+        'path = "web"\n'
+        + "".join(f'[blocks.v{each}]\nsize_mb = 4\ncontent = "content"\n' for each in parts)
+        + "".join(f'[unikernels.u{each}]\nimage = "{HELLO}"\nmemory_mb = 4\n' for each in parts),
+    )
+    (site.directory / "content").write_bytes(content)
+    (daemon,) = site.daemons("albatrossd")
+    with subprocess.Popen(
+        [str(PROGRAMS / "albatross-client-local"), "apply", "wanted.toml", "--tmpdir", "host/run"],
+        cwd=site.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as applying:
+        assert applying.stdout is not None
+        while not applying.stdout.readline().startswith("create block v1: "):
+            pass
+        os.kill(daemon, signal.SIGKILL)
+        _, errors = applying.communicate(timeout=60)
+    assert applying.returncode == 117, errors
+    assert all(line.startswith("error: ") for line in errors.splitlines())
+    assert eventually(lambda: site.local("info", "-q").status == 0)
+    done = site.local("apply", "wanted.toml")
+    assert done.status == 0, done.err
+    assert plan(site).out == "nothing to do\n"
+    for each in parts:
+        assert site.local("dump-block", f"web:v{each}", "--to", f"dump{each}", "-q").status == 0
+        assert (site.directory / f"dump{each}").read_bytes()[: len(content)] == content
+    file(site, 'path = "web"\n')
+    assert site.local("apply", "wanted.toml", "--prune", "-q").status == 0
+    assert eventually(lambda: site.tenders() == [])
+
+
 def test_the_order_of_starts_is_that_of_their_priorities(site: Site) -> None:
     names = {f"u{number}": (number * 7) % 5 for number in range(8)}
     entries = [
