@@ -39,10 +39,11 @@ def ifupdown(wanted: Wanted) -> str:
     text += [f"    up ip link set dev {name} up"] if not version_4 else []
     text += [f"    up ip address add {each} dev {name}" for each in version_4[1:]]
     text += [f"    up {command}" for command in nat]
-    text += [f"    post-down {command}" for command in end_nat]
-    text += [f"    post-down ip link delete dev {each}" for each in (wanted.dummy, name)]
     text += [f"iface {name} inet6 static\n    address {each}" for each in version_6[:1]]
     text += [f"    up ip address add {each} dev {name}" for each in version_6[1:]]
+    # with the last family: ifdown goes through them in this order, and each needs the interface
+    text += [f"    post-down {command}" for command in end_nat]
+    text += [f"    post-down ip link delete dev {each}" for each in (wanted.dummy, name)]
     return "\n".join(text) + "\n"
 
 
@@ -59,7 +60,8 @@ def networkd(wanted: Wanted) -> str:
             "[Match]", f"Name={dummy}", "", "[Network]", f"Bridge={name}", "LinkLocalAddressing=no",
         ],
         f"{directory}/60-{name}.network": [
-            "[Match]", f"Name={name}", "", "[Network]", *addresses, "ConfigureWithoutCarrier=yes", *nat,
+            "[Match]", f"Name={name}", "",
+            "[Network]", *addresses, "ConfigureWithoutCarrier=yes", "IPv6AcceptRA=no", *nat,
         ],
     }  # fmt: skip
     return _files(files)
@@ -82,6 +84,7 @@ def netplan(wanted: Wanted) -> str:
             f"    {name}:",
             f"      interfaces: [{dummy}]",
             f'      macaddress: "{mac}"',
+            "      accept-ra: false",
             *addresses,
         ]
     }

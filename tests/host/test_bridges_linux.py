@@ -2,16 +2,19 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
 from albatross_pki.commands import UnikernelDestroy
 from albatross_pki.replies import Text
+from tests.e2e.site import eventually
 from tests.host.running import daemon
 from tests.host.test_network import CANNOT
 from tests.host.test_networks_and_users import echo, ping
@@ -294,17 +297,104 @@ def test_wrong_words_are_errors_in_one_line(words: tuple[str, ...], text: str) -
     assert "Traceback" not in ran.stderr
 
 
+def permanent(space: Namespace, manager: str, *command: str, kind: str = "type dummy") -> str:
+    """The files for a manager, on a kernel without dummies with what has a carrier of its own as well."""
+    text = space.bridge(*command, "--permanent", manager)
+    for there in ("dummy", "ifb"):
+        if not subprocess.run(
+            space.entered("ip", "link", "add", "probe", "type", there), capture_output=True
+        ).returncode:
+            space.run("ip", "link", "delete", "probe")
+            return text.replace(kind, kind.replace("dummy", there))
+    pytest.skip("this kernel has no dummy interfaces")
+
+
 @needs_namespace
 @pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
-def test_the_file_for_ifupdown_makes_the_same_bridge(space: Namespace, tmp_path: FilePath) -> None:
-    command = ("add", "br0", "--address", "10.9.0.1/24", "--address", "fd09::1/64")
+@pytest.mark.parametrize("addresses", [("10.9.0.1/24", "fd09::1/64"), ("10.9.0.1/24",), ("fd09::1/64",), ()])
+def test_the_file_for_ifupdown_makes_the_same_bridge(
+    space: Namespace, tmp_path: FilePath, addresses: tuple[str, ...]
+) -> None:
+    nat = ("--nat",) if "10.9.0.1/24" in addresses and shutil.which("nft") else ()
+    command = ("add", "br0", *(word for each in addresses for word in ("--address", each)), *nat)
     file = tmp_path / "interfaces"
-    text = space.bridge(*command, "--permanent", "ifupdown")
-    if subprocess.run(space.entered("ip", "link", "add", "probe", "type", "dummy"), capture_output=True).returncode:
-        text = text.replace("type dummy", "type veth")
-    file.write_text(text)
+    file.write_text(permanent(space, "ifupdown", *command))
     state = ("--state-dir", str(tmp_path))
     space.run("ifup", "--no-scripts", "-i", str(file), *state, "br0")
-    assert space.bridge(*command) == "bridge br0 was as it should be\n"
-    space.run("ifdown", "--no-scripts", "-i", str(file), *state, "br0")
+    if nat:
+        assert "masquerade" in space.run("nft", "list", "ruleset").stdout
+    assert space.bridge(*command[: len(command) - len(nat)]) == "bridge br0 was as it should be\n"
+    down = space.run("ifdown", "--no-scripts", "-i", str(file), *state, "br0")
+    assert "annot find" not in down.stdout + down.stderr
+    assert "does not exist" not in down.stdout + down.stderr
     assert space.listed() == {}
+    assert "br0" not in space.run("ip", "link").stdout
+    if nat:
+        assert space.run("nft", "list", "ruleset").stdout == ""
+
+
+NETWORKD = "/lib/systemd/systemd-networkd"
+# a machine of its own for systemd-networkd: no files but ours, and no udev to wait for, as where /sys is read-only
+ALONE = """
+mount --make-rprivate / && mount -t tmpfs none /run && mount -t tmpfs none /etc/systemd/network &&
+mount -t sysfs -o ro none /sys || exit 77
+mkdir -p /run/systemd/netif/links /run/systemd/netif/leases
+chown -R systemd-network /run/systemd/netif
+cd /etc/systemd/network && awk '/^# \\/etc/ {f=$2; next} {print > f}' "$1"
+exec /lib/systemd/systemd-networkd
+"""
+
+
+def is_made(bridge: dict[str, Any]) -> bool:
+    return bridge.get("ports") == ["br0-0"] and {"10.9.0.1/24", "fd09::1/64"} <= set(bridge["addresses"])
+
+
+@needs_namespace
+@pytest.mark.skipif(not FilePath(NETWORKD).exists(), reason="systemd-networkd is not installed")
+def test_the_files_for_networkd_make_the_same_bridge(space: Namespace, tmp_path: FilePath) -> None:
+    command = ("add", "br0", "--address", "10.9.0.1/24", "--address", "fd09::1/64")
+    (tmp_path / "files").write_text(permanent(space, "networkd", *command, "--nat", kind="Kind=dummy"))
+    alone = space.entered("unshare", "--mount", "sh", "-c", ALONE, "sh", str(tmp_path / "files"))
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            alone, stdout=log, stderr=log, env={"PATH": os.environ["PATH"], "SYSTEMD_LOG_TARGET": "console"}
+        ) as networkd,
+    ):
+        try:
+            made = eventually(lambda: networkd.poll() is not None or is_made(space.listed().get("br0", {})), 30)
+            if networkd.poll() == 77:
+                pytest.skip("what mounts need is not permitted here")
+            said = (tmp_path / "log").read_text()
+            assert made, said
+            for word in ("Unknown key", "Unknown section", "Failed to parse", "Invalid"):
+                assert word not in said
+            assert space.bridge(*command) == "bridge br0 was as it should be\n"
+            assert not space.listed()["br0"]["ours"], "it is the file's"
+            assert space.run("cat", FORWARDING).stdout == "1\n"
+        finally:
+            networkd.terminate()
+            networkd.wait(30)
+
+
+@needs_namespace
+@pytest.mark.skipif(shutil.which("netplan") is None, reason="netplan is not installed")
+def test_netplan_takes_its_file_and_means_the_same_bridge(space: Namespace, tmp_path: FilePath) -> None:
+    command = ("add", "br0", "--address", "10.9.0.1/24", "--address", "fd09::1/64", "--nat")
+    file, _, translation = space.bridge(*command, "--permanent", "netplan").partition("\n# /etc/systemd")
+    place = tmp_path / "etc" / "netplan" / "60-br0.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text(file)
+    place.chmod(0o600)
+    generate = ["netplan", "generate", "--root-dir", str(tmp_path)]
+    ran = subprocess.run(generate, capture_output=True, text=True, timeout=60)
+    if "unknown key 'dummy-devices'" in ran.stderr:  # before 0.107: all but that word is the same for other devices
+        place.write_text(file.replace("dummy-devices:", "ethernets:"))
+        ran = subprocess.run(generate, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    made = {each.name: each.read_text() for each in (tmp_path / "run" / "systemd" / "network").iterdir()}
+    assert "Bridge=br0\n" in made["10-netplan-br0-0.network"]
+    assert "Kind=bridge\n" in made["10-netplan-br0.netdev"]
+    for line in ("Address=10.9.0.1/24", "Address=fd09::1/64", "IPv6AcceptRA=no", "ConfigureWithoutCarrier=yes"):
+        assert line in made["10-netplan-br0.network"].splitlines()
+    assert translation.startswith("/network/10-netplan-br0.network.d/nat.conf\n"), "beside what netplan makes"
