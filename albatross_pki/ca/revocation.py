@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from albatross_pki.ca.certificate import whole_second
 from albatross_pki.ca.issuer import Issuer
-from albatross_pki.ca.ledger import LedgerView, Revoked, read_time, serial_text
-from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.ca.ledger import LedgerView, Revoked, read_time
+from albatross_pki.errors import Refused
 from albatross_pki.keys import signature_hash
 from albatross_pki.policy.revocation import judge_crl, read_crl
 
@@ -87,10 +87,3 @@ def _entry(item: Revoked) -> x509.RevokedCertificate:
     if flag is not None:  # RFC 5280 5.3.1: no entry for "unspecified"
         builder = builder.add_extension(x509.CRLReason(flag), critical=False)
     return builder.build()
-
-
-def revocation_of_stranger(serial: int, issuer: Issuer, reason: str, time: str) -> Revoked:
-    """A revocation of a certificate that the ledger does not know, but that the issuer's key signed."""
-    if serial <= 0:
-        raise AlbatrossError("the certificate has no serial that a list could name")
-    return Revoked(serial_text(serial), issuer.certificate.spki_sha256.hex(), reason, time)

@@ -5,7 +5,6 @@ them must see them.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from datetime import UTC, datetime
 
 from albatross_pki import commands as av5
@@ -123,8 +122,3 @@ def _several(items: Iterable[object], show: Callable[[str], str] = printable) ->
 def _quoted(argument: str) -> str:
     """An argument between quotes that it cannot end."""
     return "'" + printable(argument).replace("'", "\\'") + "'"
-
-
-def says_nothing(constraints: Constraints) -> bool:
-    """Whether no field of the constraints is present (which no certificate may hold)."""
-    return all(getattr(constraints, field.name) in (None, False) for field in fields(constraints))

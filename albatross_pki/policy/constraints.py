@@ -83,15 +83,11 @@ def command_word(command: AnyCommand) -> str:
 # patterns
 
 
-def pattern_includes(wide: str, narrow: str) -> bool:
-    """Whether everything that ``narrow`` matches is matched by ``wide``; a label is a pattern that matches itself."""
-    if wide.endswith("*"):
-        return narrow.removesuffix("*").startswith(wide[:-1])
-    return wide == narrow
+class PatternSet:
+    """Patterns, ordered so that one question costs the length of what is asked and not the number of patterns.
 
-
-class _PatternSet:
-    """Patterns, ordered so that one question costs the length of what is asked and not the number of patterns."""
+    A label is a pattern that matches itself; ``includes`` says whether all that ``narrow`` matches is matched here.
+    """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._exact = frozenset(patterns)
@@ -105,7 +101,7 @@ class _PatternSet:
 
 
 def _shared_patterns(first: frozenset[str], second: frozenset[str]) -> frozenset[str]:
-    in_first, in_second = _PatternSet(first), _PatternSet(second)
+    in_first, in_second = PatternSet(first), PatternSet(second)
     return frozenset(filter(in_second.includes, first)) | frozenset(filter(in_first.includes, second))
 
 
@@ -150,7 +146,7 @@ def within(above: Constraints, below: Constraints) -> list[Violation]:
     if above.images is not None and below.images is not None:
         found += _subset("images", above.images, below.images - above.images)
     if above.names is not None and below.names is not None:
-        allowed = _PatternSet(above.names)
+        allowed = PatternSet(above.names)
         found += _subset("names", above.names, frozenset(name for name in below.names if not allowed.includes(name)))
     if above.hosts is not None and below.hosts is not None:
         found += _subset("hosts", above.hosts, _lower(below.hosts) - _lower(above.hosts))
@@ -230,7 +226,7 @@ def _command_permitted(constraints: Constraints, command: AnyCommand) -> list[Vi
 def _names_permitted(constraints: Constraints, name: Name, command: AnyCommand) -> list[Violation]:
     if constraints.names is None:
         return []
-    allowed = _PatternSet(constraints.names)
+    allowed = PatternSet(constraints.names)
     only = f"(only {_show_words(constraints.names)})"
     found = []
     if name.label is None:

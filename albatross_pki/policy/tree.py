@@ -87,9 +87,6 @@ class ResourceTree:
         found = self._usage.get(path)
         return Usage() if found is None else found.copy()
 
-    def has_unikernel(self, name: Name) -> bool:
-        return name in self._unikernels
-
     def block_size_mb(self, name: Name) -> int | None:
         """The size of a block device, ``None`` if there is none of this name."""
         return self._blocks.get(name)

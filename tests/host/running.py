@@ -304,7 +304,7 @@ def titled(prefix: str) -> set[int]:
 
 @contextlib.contextmanager
 def reachable(directory: FilePath) -> Iterator[None]:
-    """Other users may enter ``directory`` and what is above it, for as long as the block runs."""
+    """Other users may enter ``directory``, somewhere in ``shared_path``, and what is above it while the block runs."""
     closed = [each for each in (directory, *directory.parents) if not each.stat().st_mode & 0o001]
     modes = [(each, each.stat().st_mode & 0o7777) for each in closed]
     for each, mode in modes:

@@ -422,8 +422,8 @@ def test_requests_with_odd_descriptors_are_refused(tmp_path: FilePath) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user cannot be impersonated without root")
-def test_p37_only_the_authoriser_may_send_authorised_requests(tmp_path: FilePath) -> None:
-    with daemon(tmp_path) as host:
+def test_p37_only_the_authoriser_may_send_authorised_requests(shared_path: FilePath) -> None:
+    with daemon(shared_path) as host:
         os.chmod(host.socket("extended.sock"), 0o666)
         code = (
             "import os, socket, sys\n"
@@ -439,10 +439,10 @@ def test_p37_only_the_authoriser_may_send_authorised_requests(tmp_path: FilePath
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user cannot be impersonated without root")
 @pytest.mark.parametrize("named", [True, False])
-def test_p37_who_is_there_for_statistics_is_no_operator(tmp_path: FilePath, named: bool) -> None:
+def test_p37_who_is_there_for_statistics_is_no_operator(shared_path: FilePath, named: bool) -> None:
     """albatross-stats may open vmmd.sock, because AV5 has it ask there; that is all that it may ask."""
     options = ("--statistics-uid", "65534") if named else ()
-    with daemon(tmp_path, *options) as host:
+    with daemon(shared_path, *options) as host:
         for name in ("vmmd.sock", "extended.sock"):
             os.chmod(host.socket(name), 0o666)
         asked = {

@@ -299,7 +299,7 @@ def test_p10_events_through_the_authoriser_are_those_of_the_path_alone(tmp_path:
     ],
 )
 def test_p37_the_authoriser_s_user_is_not_the_operator(
-    tmp_path: FilePath, mode: int, groups: tuple[int, ...], obeyed: bool
+    shared_path: FilePath, mode: int, groups: tuple[int, ...], obeyed: bool
 ) -> None:
     code = (
         "import os, socket, sys\n"
@@ -309,7 +309,7 @@ def test_p37_the_authoriser_s_user_is_not_the_operator(
         "while piece := s.recv(4096): answer += piece\n"
         "print(answer[4:].hex())"
     )
-    with daemon(tmp_path, "--authoriser-uid", "65534") as host:
+    with daemon(shared_path, "--authoriser-uid", "65534") as host:
         os.chmod(host.socket("extended.sock"), 0o666)
         os.chown(host.socket("vmmd.sock"), 0, 65532)
         os.chmod(host.socket("vmmd.sock"), mode)

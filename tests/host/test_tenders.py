@@ -43,8 +43,8 @@ def stand_in(directory: FilePath, name: str, *, version: int = 2, status: int = 
 
 
 @pytest.fixture
-def reports(tmp_path: FilePath) -> FilePath:
-    directory = tmp_path / "reports"
+def reports(shared_path: FilePath) -> FilePath:
+    directory = shared_path / "reports"
     directory.mkdir()
     directory.chmod(0o777)
     return directory
@@ -94,9 +94,9 @@ async def test_the_embedded_tender_runs_spt_where_nothing_is_installed(tmp_path:
 
 
 async def test_an_installed_tender_gets_the_sealed_image_its_cpu_and_its_arguments(
-    tmp_path: FilePath, reports: FilePath
+    shared_path: FilePath, reports: FilePath
 ) -> None:
-    async with inside(tmp_path / "host") as host, AsyncExitStack() as stack:
+    async with inside(shared_path / "host") as host, AsyncExitStack() as stack:
         stack.enter_context(reachable(FilePath(host.supervisor.host.dbdir)))
         stack.enter_context(reachable(reports))
         stand_in(FilePath(host.supervisor.host.dbdir), "solo5-spt", reports=reports)
