@@ -179,7 +179,7 @@ def _send(
     credentials: Credentials, server: Server, upload: Upload | None, on_success: "OnSuccess", on_data: "OnData"
 ) -> None:
     from albatross_pki.pem import bundle
-    from albatross_pki.transport.tls import connect
+    from albatross_pki.transport.tls import CertificateRefused, connect
 
     if server.host == NOBODY:
         from albatross_pki.client.unsent import show_chain
@@ -187,20 +187,23 @@ def _send(
         show_chain(credentials.chain)
     answers = answers_of(credentials.command)
     lists = read_lists(server)
-    with connect(
-        server.host,
-        server.port,
-        bundle(list(credentials.chain)),
-        credentials.key_pem,
-        read_roots(server.server_ca),
-        lambda chain: judge_server_chain(server, chain, lists),
-    ) as connection:
-        if upload is not None:
-            with upload_meter(upload.what, upload.octets) as meter:
-                connection.send_stream(cast(BinaryIO, upload.source), progress=meter.add)
-        incoming = _Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS))
-        with answer_awaited(upload is not None):
-            converse(incoming, answers, on_success, on_data)
+    try:
+        with connect(
+            server.host,
+            server.port,
+            bundle(list(credentials.chain)),
+            credentials.key_pem,
+            read_roots(server.server_ca),
+            lambda chain: judge_server_chain(server, chain, lists),
+        ) as connection:
+            if upload is not None:
+                with upload_meter(upload.what, upload.octets) as meter:
+                    connection.send_stream(cast(BinaryIO, upload.source), progress=meter.add)
+            incoming = _Answering(connection, patient=answers in (Answers.READ, Answers.TEXTS))
+            with answer_awaited(upload is not None):
+                converse(incoming, answers, on_success, on_data)
+    except CertificateRefused as refused:
+        raise refused.about(credentials.chain, datetime.now(UTC)) from refused
 
 
 def _with_image(typed: TypedCommand, signer: Signer) -> tuple[AnyCommand, ImageBinding | None, bytes | None]:

@@ -201,7 +201,10 @@ class Authoriser:
         from albatross_pki.policy.judgement import refusal
 
         if now < self.store.latest - timedelta(seconds=self.bounds.clock_back_seconds):
-            text = f"this host's clock went back behind {self.store.latest.isoformat()}, and nothing is decided by it"
+            text = (
+                f"this host's clock went back behind {self.store.latest.isoformat()}, to "
+                f"{now.isoformat(timespec='seconds')}, and nothing is decided by it"
+            )
             return Judged(refusal("clock", text, "docs/endpoint.md"), judged.path, judged.anchor)
         self.store.see(now)
         return judged

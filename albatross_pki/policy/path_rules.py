@@ -123,10 +123,11 @@ def _is_signed(lower: x509.Certificate, upper: x509.Certificate) -> bool:
 
 def validity(link: Link) -> Iterator[str]:
     """8. The certificate is valid now."""
+    clock = link.now.isoformat(timespec="seconds")
     if link.now < link.certificate.not_before:
-        yield f"not valid before {link.certificate.not_before.isoformat()}"
+        yield f"not valid before {link.certificate.not_before.isoformat()}, and the clock here says {clock}"
     if link.now >= link.certificate.not_after:
-        yield f"expired at {link.certificate.not_after.isoformat()}"
+        yield f"expired at {link.certificate.not_after.isoformat()}, and the clock here says {clock}"
 
 
 def unique(link: Link) -> Iterator[str]:

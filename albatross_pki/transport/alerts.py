@@ -4,9 +4,11 @@ OpenSSL names what it received ``…_ALERT_…`` and what it found itself otherw
 """
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from albatross_pki.errors import ExitCode
+from albatross_pki.transport.clocks import EXPIRED, NOT_YET_VALID, at, own_difference, server_difference
 from albatross_pki.transport.errors import ConnectionCut, TransportError
 
 _OURS = {  # alerts about our own certificate
@@ -39,9 +41,9 @@ _OURS = {  # alerts about our own certificate
         "leave the image out of the certificate: it is then streamed and bound by its digest",
     ),
 }
-_TIMES = {  # X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
-    9: "its certificate, or one above it, is not valid yet",
-    10: "its certificate, or one above it, has expired",
+_TIMES = {
+    NOT_YET_VALID: "its certificate, or one above it, is not valid yet",
+    EXPIRED: "its certificate, or one above it, has expired",
 }
 _PROTOCOL = {
     "PROTOCOL_VERSION": "the other side does not speak TLS 1.3",
@@ -64,6 +66,14 @@ class CertificateRefused(TransportError):
         super().__init__(message, hint=hint)
         self.alert = alert
 
+    def about(self, chain: Sequence[bytes], now: datetime) -> "CertificateRefused":
+        """The same with the dates of our ``chain`` (DER) and our clock, if the server's may be another one."""
+        difference = own_difference(self.alert, chain, now)
+        if difference is None:
+            return self
+        message = "; ".join((self.message, *difference.reasons))
+        return CertificateRefused(message, self.alert, hint=difference.hint)
+
 
 class ServerRefused(TransportError):
     """We refused the server's certificate, before it got ours; ``reasons`` has every one."""
@@ -81,14 +91,17 @@ def alert_of(error: ssl.SSLError) -> str | None:
     return name if found else None
 
 
-def meaning(error: ssl.SSLError) -> TransportError:
-    """The error for people of what OpenSSL reports to a client."""
+def meaning(error: ssl.SSLError, presented: Sequence[bytes] = ()) -> TransportError:
+    """The error for people of what OpenSSL reports to a client; ``presented`` is the server's chain, if it is known."""
     if isinstance(error, ssl.SSLEOFError):
         return ConnectionCut("the connection was cut without a closing alert")
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _TIMES:
-        clock = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        now = datetime.now(UTC)
+        difference = server_difference(presented, now)
+        if difference is not None:
+            return ServerRefused(difference.reasons, hint=difference.hint)
         return ServerRefused(
-            (f"{_TIMES[error.verify_code]} by this machine's clock, which says {clock} UTC",),
+            (f"{_TIMES[error.verify_code]} by this machine's clock, which says {at(now)}",),
             hint="if the clock is wrong, set it (timedatectl); else its operator has to renew the certificate",
         )
     if isinstance(error, ssl.SSLCertVerificationError):

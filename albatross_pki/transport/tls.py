@@ -168,7 +168,7 @@ class TlsConnection:
         except ssl.SSLError as error:
             with contextlib.suppress(OSError):
                 self.socket.send(self._session.outgoing())  # our alert
-            raise meaning(error) from error
+            raise meaning(error, self._session.presented()) from error
 
     def _send(self, octets: bytes | memoryview, seconds: float) -> bool:
         self._session.write(octets)
