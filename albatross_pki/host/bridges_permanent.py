@@ -14,7 +14,6 @@ from albatross_pki.host.bridges import (
     Forward,
     MakeBridge,
     MakeDummy,
-    MarkBridge,
     StopTranslating,
     Translate,
     Wanted,
@@ -29,7 +28,7 @@ def ifupdown(wanted: Wanted) -> str:
     name = wanted.name
     version_4 = [each for each in wanted.addresses if isinstance(each, IPv4Interface)]
     version_6 = [each for each in wanted.addresses if isinstance(each, IPv6Interface)]
-    make = lines((MakeBridge(name, wanted.mac), MarkBridge(name), MakeDummy(wanted.dummy, wanted.mac, name)))
+    make = lines((MakeBridge(name, wanted.mac), MakeDummy(wanted.dummy, wanted.mac, name)))
     nat = lines((Forward(), Translate(name, wanted.translated))) if wanted.nat else []
     end_nat = lines((StopTranslating(name),)) if wanted.nat else []
     text = [f"# /etc/network/interfaces.d/{name}", f"auto {name}"]

@@ -324,6 +324,8 @@ def test_the_file_for_ifupdown_makes_the_same_bridge(
     if nat:
         assert "masquerade" in space.run("nft", "list", "ruleset").stdout
     assert space.bridge(*command[: len(command) - len(nat)]) == "bridge br0 was as it should be\n"
+    assert not space.listed()["br0"]["ours"], "it is the file's"
+    assert "was not made by albatross-host" in space.bridge("remove", "br0", fails=True)
     down = space.run("ifdown", "--no-scripts", "-i", str(file), *state, "br0")
     assert "annot find" not in down.stdout + down.stderr
     assert "does not exist" not in down.stdout + down.stderr
