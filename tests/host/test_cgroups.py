@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 
@@ -201,3 +202,56 @@ def test_processes_enter_and_leave_cgroups_of_the_running_kernel() -> None:
         for path in (place, place.parent, place.parent.parent, base):
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FilePath, str]]:
+    """A cgroup with a controller that version 2 can give away here, in the place of those for memory and tasks.
+
+    Where version 1 has those, one of no use here may be left (hugetlb); the kernel's rules are the same for all.
+    """
+    base = real_cgroup()
+    given = ""
+    try:
+        for name in (base.parent / "cgroup.controllers").read_text().split():
+            before = (base.parent / "cgroup.subtree_control").read_text().split()
+            with contextlib.suppress(OSError):
+                (base.parent / "cgroup.subtree_control").write_text(f"+{name}")
+                given = name if name not in before else ""
+                monkeypatch.setattr(cgroups, "_NEEDED", frozenset({name}))
+                monkeypatch.setattr(cgroups, "_WANTED", (name,))
+                break
+        else:
+            pytest.skip("no controller can be had in a cgroup of a test here")
+        yield base, name
+    finally:
+        for path in sorted((path for path in base.rglob("*/")), reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        base.rmdir()
+        with contextlib.suppress(OSError):  # in use by another test, which does the same
+            if given:
+                (base.parent / "cgroup.subtree_control").write_text(f"-{given}")
+
+
+def test_p27_the_kernel_takes_a_daemon_beside_unikernels_with_limits(controller: tuple[FilePath, str]) -> None:
+    """Why unikernels have a unit of their own: nobody can be put into a cgroup whose children have limits."""
+    base, name = controller
+    with contextlib.ExitStack() as stack:
+        keeper, unikernel, daemon = (stack.enter_context(subprocess.Popen(["sleep", "100"])) for _ in range(3))
+        for each in (keeper, unikernel, daemon):
+            stack.callback(each.kill)
+        cgroups.enter(str(base), keeper.pid)
+        with pytest.raises(OSError, match="busy"):
+            (base / "cgroup.subtree_control").write_text(f"+{name}")
+        for _ in range(2):  # the second time is the next daemon's
+            found = open_given(str(base))
+            assert found.in_force, found.why
+        assert (base / "keeper" / "cgroup.procs").read_text() == f"{keeper.pid}\n"
+        place = base / "unikernels" / "path-dev" / "token"
+        place.mkdir(parents=True)
+        cgroups.enter(str(place), unikernel.pid)
+        with pytest.raises(NoCgroup, match="busy"):
+            cgroups.enter(str(base), daemon.pid)
+        assert (base / "unikernels" / "cgroup.subtree_control").read_text() == f"{name}\n"
+        assert f"{name}." in " ".join(each.name for each in place.parent.iterdir()), "children have the limit's files"
