@@ -21,6 +21,7 @@ from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.daemon_options import DEFAULT_TMPDIR
 from albatross_pki.host.doctor import GROUPS, TENDER_ABI, USERS, DiskFact, Facts, KvmFact, SocketFact, TenderFact
 from albatross_pki.host.limits import MEBIBYTE
+from albatross_pki.host.ownership import ForeignFile, check_owned
 from albatross_pki.host.tenders import told_version
 from albatross_pki.text import printable
 
@@ -106,8 +107,14 @@ def _tender(name: str, dbdir: str) -> TenderFact:
     for candidate in (f"{name}.{TENDER_ABI[name]}", name):
         own = os.path.join(dbdir, candidate)
         path = own if os.path.isfile(own) and os.access(own, os.X_OK) else shutil.which(candidate)
-        if path is not None:
-            return _asked(name, path)
+        if path is None:
+            continue
+        try:  # it is about to be executed, as root perhaps; who owns a directory can put another one there
+            for each in (path, *((dbdir, os.path.dirname(dbdir)) if path == own else ())):
+                check_owned(each)
+        except (ForeignFile, OSError) as error:
+            return TenderFact(name, path, trouble=f"it was not asked, {printable(str(error), 200)}")
+        return _asked(name, path)
     return TenderFact(name)
 
 

@@ -189,6 +189,23 @@ def test_a_tender_that_says_no_version_is_not_believed(tmp_path: Path, script: s
     assert trouble in str(found.trouble)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be made to execute what is somebody else's")
+@pytest.mark.parametrize("foreign", ["", "db", "db/solo5-hvt"])
+def test_p19_a_tender_that_somebody_else_could_have_put_there_is_not_executed(tmp_path: Path, foreign: str) -> None:
+    place = tmp_path / "host" / "db"
+    place.mkdir(parents=True, mode=0o755)
+    tender = place / "solo5-hvt"
+    tender.write_text(f"#!/bin/sh\ntouch {tmp_path}/executed\necho 'ABI version 2'\n")
+    tender.chmod(0o755)
+    os.chown(tmp_path / "host" / foreign, 65534, 65534)
+    found = gather(str(tmp_path / "host"))
+    assert not (tmp_path / "executed").exists()
+    (fact,) = (each for each in found.tenders if each.name == "solo5-hvt")
+    assert fact.abi is None
+    assert "it was not asked" in (fact.trouble or "")
+    assert "belongs to user 65534" in (fact.trouble or "")
+
+
 def test_a_state_directory_that_others_can_write_to_is_seen(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     (tmp_path / "db").chmod(0o777)
