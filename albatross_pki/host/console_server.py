@@ -3,12 +3,11 @@
 Decisions are in ``console`` (what is kept, who listens), ``ring`` (what a line is) and ``console_backlog`` (what a slow
 subscriber misses). Here, for each connection:
 
-1. a frame that is no AV5 command is answered with a failure, and the connection is closed;
-2. ``console add`` is taken from albatrossd's user, root and our own user only; its fifo is opened, its earlier one read
+1. ``console add`` is taken from albatrossd's user, root and our own user only; its fifo is opened, its earlier one read
    to its end; the connection stays;
-3. ``console subscribe`` is answered with the reply, the history, then lines as they come, until the subscriber sends
+2. ``console subscribe`` is answered with the reply, the history, then lines as they come, until the subscriber sends
    anything, closes, or is pushed out by a newer one;
-4. ``console inactive`` is answered and ends the connection, and so does everything else.
+3. ``console inactive`` is answered and ends the connection, and so does everything else (``command_loop``).
 
 A fifo is read as fast as it fills whoever listens; one read of each in turn, so that a loud unikernel takes no more
 than its turn. The end of a fifo is the end of its unikernel.
@@ -25,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 
 from albatross_pki.commands import ConsoleAdd, ConsoleInactive, ConsoleSubscribe
 from albatross_pki.errors import AlbatrossError, check_range
+from albatross_pki.host.command_loop import answer, serve_commands
 from albatross_pki.host.console import Console, Consoles, newest_within
 from albatross_pki.host.console_limits import (
     FIRST_COMMAND_TIMEOUT,
@@ -40,13 +40,10 @@ from albatross_pki.host.ring import LineSplitter, Ring
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
 from albatross_pki.replies import Consoles as ConsolesReply
-from albatross_pki.replies import Empty, Failure, Success, Text
-from albatross_pki.text import printable
+from albatross_pki.replies import Empty, Success, Text
 from albatross_pki.transport.channel import Channel, Served, serve_unix
-from albatross_pki.transport.errors import TransportError
-from albatross_pki.wire.errors import MalformedMessage
 from albatross_pki.wire.framing import frame
-from albatross_pki.wire.message import decode_message, encode_message
+from albatross_pki.wire.message import encode_message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -133,7 +130,7 @@ class ConsoleServer:
         self._max_subscribers = consoles.max_connections() - RESERVED_CONNECTIONS
         self._readers: dict[Name, Reader] = {}
         self._subscribers: set[Subscriber] = set()
-        self._announcers: set[int] = set()  # processes
+        self._announcers: set[Channel] = set()
         self.connections, self.fifos = Served(), Served()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -162,51 +159,25 @@ class ConsoleServer:
                 reader.sweep()
 
     async def _connection(self, channel: Channel) -> None:
-        announces = False
         try:
-            while await self._command(channel):  # only announcements may be followed by something
-                channel.idle_timeout = None
-                announces = True
-                self._announcers.add(channel.peer.pid)
-        except TransportError as error:
-            log.info("a connection ended: %s", error)
+            await serve_commands(channel, self._execute)
         finally:
-            if announces:
-                self._announcers.discard(channel.peer.pid)
-
-    async def _command(self, channel: Channel) -> bool:
-        """Serve one command; returns whether the connection may go on."""
-        payload = await channel.receive()
-        if not payload:
-            return False
-        header = Header()
-        try:
-            message = decode_message(payload)
-            header = message.header
-            return await self._execute(channel, message)
-        except MalformedMessage as error:
-            log.warning("a frame that is no command: %s", printable(str(error)))
-            await _answer(channel, header, Failure(str(error)))
-        except TransportError:
-            raise
-        except AlbatrossError as error:
-            log.warning("%s: %s", header.name, printable(str(error)))
-            await _answer(channel, header, Failure(str(error)))
-        return False
+            self._announcers.discard(channel)
 
     async def _execute(self, channel: Channel, message: Message) -> bool:
         match message.payload:
             case ConsoleAdd(rings):
                 self._check_peer(channel)
-                await _answer(channel, message.header, self._add(_labelled(message.header.name), rings))
-                return True
+                await answer(channel, message.header, self._add(_labelled(message.header.name), rings))
+                self._announcers.add(channel)
+                return True  # only an announcement may be followed by something
             case ConsoleSubscribe() as command:
                 await self._subscribe(channel, message.header, command)
             case ConsoleInactive():
                 if not message.header.name.is_path:
                     raise AlbatrossError("name used")
                 names = self._consoles.inactive(message.header.name.path)
-                await _answer(channel, message.header, ConsolesReply(names))
+                await answer(channel, message.header, ConsolesReply(names))
             case _:
                 raise AlbatrossError("unexpected command")
         return False
@@ -264,7 +235,8 @@ class ConsoleServer:
         history = [] if ring is None else _history(ring, command)
         limit = self._consoles.backlog_limit(len(self._subscribers) + 1)
         subscriber = Subscriber(channel.socket, limit, lambda missed: _marker(console, missed))
-        beside = channel.peer.pid in self._announcers  # albatrossd, which keeps the last lines of one that ended
+        # albatrossd keeps the last lines of one that ended
+        beside = any(announcer.peer.pid == channel.peer.pid for announcer in self._announcers)
         console = self._consoles.subscribe(name, subscriber, beside=beside)
         self._subscribers.add(subscriber)
         try:
@@ -304,7 +276,3 @@ def _history(ring: Ring, command: ConsoleSubscribe) -> list[tuple[int, list[byte
 def _marker(console: Console, missed: int) -> bytes:
     """What a subscriber reads in place of lines that it was too slow for."""
     return console.framer.frames(now(), [b"[albatross-console: %d lines missed]" % missed])
-
-
-async def _answer(channel: Channel, header: Header, payload: Success | Failure) -> None:
-    await channel.send(encode_message(Message(header, payload)))

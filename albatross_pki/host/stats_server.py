@@ -19,6 +19,7 @@ import time
 
 from albatross_pki.commands import StatsAdd, StatsInitial, StatsRemove, StatsSubscribe
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.host.command_loop import answer, refuse, serve_commands
 from albatross_pki.host.console_subscriber import Subscriber
 from albatross_pki.host.network_links import find_link
 from albatross_pki.host.network_netlink import ROUTE, Netlink, NetlinkError
@@ -27,7 +28,7 @@ from albatross_pki.host.stats_prometheus import serve_scrapes
 from albatross_pki.host.stats_sampling import NoProcess, read_process, start_ticks, statistics
 from albatross_pki.messages import Header, Message
 from albatross_pki.names import Name
-from albatross_pki.replies import Empty, Failure, Statistics, Text
+from albatross_pki.replies import Empty, Statistics, Text
 from albatross_pki.text import printable
 from albatross_pki.transport.channel import Channel, Served, connect, serve_unix
 from albatross_pki.transport.errors import TransportError
@@ -127,12 +128,11 @@ class StatsServer:
             return False
         message = decode_message(payload)
         try:
-            await _answer(channel, message.header, self._change(message))
+            await answer(channel, message.header, self._change(message))
         except TransportError:
             raise
         except AlbatrossError as error:
-            log.warning("%s: %s", message.header.name, printable(str(error)))
-            await _answer(channel, message.header, Failure(str(error)))
+            await refuse(channel, message.header, error)
         return True
 
     def _change(self, message: Message) -> Text:
@@ -154,33 +154,16 @@ class StatsServer:
     # subscribers
 
     async def _connection(self, channel: Channel) -> None:
-        try:
-            while await self._command(channel):
-                channel.idle_timeout = None
-        except TransportError as error:
-            log.info("a connection ended: %s", error)
+        await serve_commands(channel, self._execute)
 
-    async def _command(self, channel: Channel) -> bool:
-        payload = await channel.receive()
-        if not payload:
+    async def _execute(self, channel: Channel, message: Message) -> bool:
+        if isinstance(message.payload, StatsSubscribe):
+            await self._subscribe(channel, message.header)
             return False
-        header = Header()
-        try:
-            message = decode_message(payload)
-            header = message.header
-            if isinstance(message.payload, StatsSubscribe):
-                await self._subscribe(channel, header)
-                return False
-            if isinstance(message.payload, (StatsAdd, StatsRemove)):
-                self._check_peer(channel)
-            await _answer(channel, header, self._change(message))
-            return True
-        except TransportError:
-            raise
-        except AlbatrossError as error:
-            log.warning("%s: %s", header.name, printable(str(error)))
-            await _answer(channel, header, Failure(str(error)))
-        return False
+        if isinstance(message.payload, (StatsAdd, StatsRemove)):
+            self._check_peer(channel)
+        await answer(channel, message.header, self._change(message))
+        return True
 
     def _check_peer(self, channel: Channel) -> None:
         peer = channel.peer
@@ -266,7 +249,3 @@ class StatsServer:
             if link is not None and link.counters is not None:
                 interfaces.append((device, link))
         return statistics(octets, interfaces)
-
-
-async def _answer(channel: Channel, header: Header, payload: Text | Failure) -> None:
-    await channel.send(encode_message(Message(header, payload)))
