@@ -240,6 +240,8 @@ def statistics_line(document: dict[str, Any]) -> str:
 
 def _document_table(document: Any, width: int | None) -> str:
     """A document of an extended command: a list of objects as a table, one object as its fields."""
+    if document == []:
+        return "nothing"
     if isinstance(document, list) and document and all(isinstance(each, dict) for each in document):
         heading = list(dict.fromkeys(key for each in document for key in each))
         heading.sort(key=lambda key: key in _LAST)  # stable: digests go to the end, where tables give way first

@@ -58,6 +58,7 @@ ANSWERS: list[tuple[Success, Any, str]] = [
     (Text("x\x1b[2J\n"), {"name": ":hello", "result": "x\\x1b[2J\\n"}, "x\\x1b[2J\\n"),
     (Text('{"a": "b\\u001b"}'), {"a": "b\x1b"}, "a  b\\x1b"),
     (Text("{not json"), {"name": ":hello", "result": "{not json"}, "name    :hello\nresult  {not json"),
+    (Text("[]"), [], "nothing"),
     (Text("[NaN]"), {"name": ":hello", "result": "[NaN]"}, "name    :hello\nresult  [NaN]"),
     (Text("[-1e999]"), {"name": ":hello", "result": "[-1e999]"}, "name    :hello\nresult  [-1e999]"),
     (Text("[" * 5000), {"name": ":hello", "result": "[" * 1024 + "…"}, f"name    :hello\nresult  {'[' * 1024}…"),
