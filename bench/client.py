@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench import endpoint
 from bench.measure import Row, compare, seconds, shown
 from tests.e2e.site import HELLO, PROGRAMS, Site
 from tests.pki_builder import policy
@@ -18,6 +19,7 @@ NOTHING = [sys.executable, "-c", "pass"]
 def rows() -> Iterator[Row]:
     yield from _without_a_host()
     yield from _with_a_host()
+    yield from _upload()
     yield _quickstart()
 
 
@@ -73,6 +75,36 @@ def _with_a_host() -> Iterator[Row]:
             return took
 
         yield compare("one-shot create of hello", created, "python -c pass", nothing)
+
+
+def _upload() -> Iterator[Row]:
+    """An image of 64 MB by the whole process of a client, against ``cat`` into ``openssl``.
+
+    Both read it from the page cache; both end when the other side has all of it in a file and has said so. What is
+    behind our endpoint and authoriser does nothing with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="alba-b-") as place, endpoint.host_in(Path(place)) as host:
+        dev = host.deployment.root.delegate("dev", policy(memory_mb=256))
+        leaf = dev.leaf("hello")
+        for name, content in (
+            ("ca.pem", dev.chain_pem),
+            ("ca.key", dev.key_pem),
+            ("cacert.pem", host.deployment.root.pem),
+            ("leaf.pem", leaf.chain_pem),
+            ("leaf.key", leaf.key_pem),
+            ("image", HELLO.read_bytes().ljust(endpoint.IMAGE, b"\xa5")),
+        ):
+            Path(place, name).write_bytes(content)
+        bistro = [str(PROGRAMS / "albatross-client-bistro"), "create", "hello", "image", "--mem", "128"]
+        with endpoint.copying(host.deployment) as bare:
+            files = "-CAfile cacert.pem -cert leaf.pem -cert_chain leaf.pem -key leaf.key"
+            pipe = f"cat image | openssl s_client -quiet -tls1_3 {files} -connect localhost:{bare} 2>/dev/null"
+            yield compare(
+                "one-shot create of 64 MB, whole process",
+                _ended([*bistro, "-d", f"localhost:{host.port}"], place),
+                "cat | openssl s_client",
+                _ended(["sh", "-c", pipe], place),
+            )
 
 
 def _fleet(site: Site, bistro: str) -> Row:

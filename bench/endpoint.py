@@ -33,7 +33,7 @@ from albatross_pki.transport.tls import connect
 from albatross_pki.unikernels import Settings, UnikernelConfig
 from bench.measure import Row, compare, compared, shown
 from bench.tls_load import FORK, ask, asking, bare_server, daemon_that_answers, processor_seconds, spread_over
-from tests.endpoint.deployment import Host, port_of, whole_host
+from tests.endpoint.deployment import Deployment, Host, port_of, whole_host
 from tests.pki_builder import Authority, Issued, policy
 
 QUIET = ("--verbosity", "error")
@@ -127,21 +127,29 @@ def revocation_row(directory: Path, plain: Host, leaf: Issued) -> Row:
         )
 
 
-def image_rows(host: Host, dev: Any) -> Iterator[Row]:
-    image = os.urandom(1 << 20) * (IMAGE >> 20)
-    config = UnikernelConfig(b"", Settings(memory_mb=128))
-    leaf = dev.leaf("hello", UnikernelCreate(config), binding=image)
+@contextlib.contextmanager
+def copying(deployment: Deployment) -> Iterator[int]:
+    """A server that copies as many octets as an image has to a file, and answers; its port."""
 
     def copy(tls: ssl.SSLSocket) -> None:
         left = IMAGE
         buffer = memoryview(bytearray(128 * 1024))
-        with tempfile.TemporaryFile(dir=host.deployment.tmpdir) as target:
+        with tempfile.TemporaryFile(dir=deployment.tmpdir) as target:
             while left:
                 count = tls.recv_into(buffer[: min(left, len(buffer))])
                 target.write(buffer[:count])
                 left -= count
 
-    with bare_server(host.deployment, copy) as (bare, _):
+    with bare_server(deployment, copy) as (port, _):
+        yield port
+
+
+def image_rows(host: Host, dev: Any) -> Iterator[Row]:
+    image = os.urandom(1 << 20) * (IMAGE >> 20)
+    config = UnikernelConfig(b"", Settings(memory_mb=128))
+    leaf = dev.leaf("hello", UnikernelCreate(config), binding=image)
+
+    with copying(host.deployment) as bare:
         yield compare(
             "image of 64 MB",
             lambda: throughput(host.port, leaf, host.deployment.root.pem, image, framed=True),

@@ -17,7 +17,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from albatross_pki.transport.alerts import CertificateRefused, ServerRefused, meaning
@@ -40,7 +40,7 @@ CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30.0
 WAIT_SECONDS = 300.0  # a create is answered when the unikernel runs
 FRAME_LIMIT = 128 * 1024 * 1024
-CHUNK = 8 * RECORD - HEADER_OCTETS  # octets; with its header a chunk fills its records
+CHUNK = 32 * RECORD - HEADER_OCTETS  # octets; with its header a chunk fills its records
 _RAW = 64 * 1024  # octets of ``send_raw`` at a time
 _RECEIVE = 128 * 1024
 
@@ -110,14 +110,11 @@ class TlsConnection:
     ) -> bool:
         """Send the rest of ``source`` as chunks and the end-of-stream mark; whether all of it was sent.
 
-        ``seconds`` bounds each wait for the server to take something; ``progress`` is told the octets of each chunk.
+        ``seconds`` bounds each wait for the server to take something; ``progress`` is told the octets as they go.
         """
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        while chunk := file.read(CHUNK):
-            if not self._send(frame(chunk), seconds):
+        for chunk in _chunks(io.BytesIO(source) if isinstance(source, bytes) else source):
+            if not self._send(chunk, seconds, progress):
                 return False
-            if progress is not None:
-                progress(len(chunk))
         return self._send(END_OF_STREAM, seconds)
 
     def send_raw(self, octets: bytes, *, seconds: float = WAIT_SECONDS) -> bool:
@@ -170,9 +167,11 @@ class TlsConnection:
                 self.socket.send(self._session.outgoing())  # our alert
             raise meaning(error, self._session.presented()) from error
 
-    def _send(self, octets: bytes | memoryview, seconds: float) -> bool:
+    def _send(self, octets: bytes | memoryview, seconds: float, progress: Callable[[int], None] | None = None) -> bool:
+        """``progress`` is told how much of the frame's payload has gone, in proportion to its records."""
         self._session.write(octets)
         pending = memoryview(self._session.outgoing())
+        records, payload, told = len(pending), len(octets) - HEADER_OCTETS, 0
         deadline = _Deadline("sending to the server", seconds)
         while pending and self._heard_nothing and not self._deaf:
             readable, writable = self._wait(deadline, write=True)
@@ -180,6 +179,11 @@ class TlsConnection:
                 self._read(self._take())
             elif writable:
                 pending = self._put(pending)
+                deadline = _Deadline("sending to the server", seconds)
+                if progress is not None:
+                    gone = payload * (records - len(pending)) // records
+                    progress(gone - told)
+                    told = gone
         return not pending and self._heard_nothing
 
     @property
@@ -242,6 +246,18 @@ class _Deadline:
 
     def milliseconds(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - time.monotonic()) * 1000
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes | memoryview]:
+    """The rest of ``file`` as frames, each valid until the next one is asked for."""
+    if not isinstance(file, io.BufferedIOBase):
+        while chunk := file.read(CHUNK):
+            yield frame(chunk)
+        return
+    room = memoryview(bytearray(HEADER_OCTETS + CHUNK))  # read to behind its header, so that nothing is put together
+    while count := file.readinto(room[HEADER_OCTETS:]):
+        room[:HEADER_OCTETS] = count.to_bytes(HEADER_OCTETS, "big")
+        yield room[: HEADER_OCTETS + count]
 
 
 def _unanswered() -> ConnectionCut:

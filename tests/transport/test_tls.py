@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import socket
 import ssl
 import tempfile
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -24,7 +26,8 @@ from albatross_pki.transport.openssl import (
     verified_chain,
 )
 from albatross_pki.transport.session import TlsSession
-from albatross_pki.transport.tls import connect
+from albatross_pki.transport.streams import ChunkDecoder
+from albatross_pki.transport.tls import CHUNK, connect
 from albatross_pki.unikernels import Settings, UnikernelConfig
 from albatross_pki.wire.framing import frame
 from tests.pki_builder import NOW, Authority, Issued
@@ -296,3 +299,34 @@ def test_the_verified_chain_is_right_for_every_key_type(key_type: str) -> None:
 def test_the_limit_of_a_context_is_that_of_its_connections() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     assert raise_certificate_list_limit(context, 123_456)
+
+
+@pytest.mark.parametrize("octets", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_stream_is_the_source_whatever_its_length(octets: int, buffered: bool, tmp_path: Path) -> None:
+    """A source that fills buffers, and one that only gives octets; progress is told each octet of it once."""
+
+    class Giving:
+        def __init__(self, source: io.BytesIO) -> None:
+            self.read = source.read
+
+    content = os.urandom(octets)
+    came: list[bytes] = []
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        decoder, received = ChunkDecoder(), b""
+        while not decoder.ended:
+            received += b"".join(decoder.feed(memoryview(tls.recv(1 << 20))))
+        came.append(received)
+        tls.sendall(frame(b"done"))
+
+    told: list[int] = []
+    with (
+        listening(tls_server(serve, tmp_path)) as port,
+        connect("127.0.0.1", port, LEAF.chain_pem, LEAF.key_pem, ROOT.pem, nothing_against) as connection,
+    ):
+        source = io.BytesIO(content) if buffered else cast(BinaryIO, Giving(io.BytesIO(content)))
+        assert connection.send_stream(source, progress=told.append)
+        assert connection.receive_frame() == b"done"
+    assert came == [content]
+    assert sum(told) == octets
