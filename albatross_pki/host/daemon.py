@@ -11,6 +11,7 @@ unikernels stay its children, whoever waits for a connection goes on waiting, an
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -27,6 +28,7 @@ from albatross_pki.host.adoption import start_wanted, take_over
 from albatross_pki.host.attachment import ConsoleAttachment
 from albatross_pki.host.cgroups import open_cgroups, open_given
 from albatross_pki.host.limits import (
+    GARBAGE_THRESHOLD,
     HISTORY_DEPTH,
     IDLE_TIMEOUT,
     MAX_CONNECTIONS,
@@ -140,6 +142,15 @@ def _sockets(options: Options) -> Iterator[tuple[socket.socket, socket.socket]]:
             each.close()
 
 
+def _look_for_garbage_seldom() -> None:
+    """What is there by now stays; what comes is freed without being looked for, but for what an error has tied up.
+
+    Looking at every object again and again takes a tenth of a start of many, and every request waits for it.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
+
+
 def _execute_anew(local: socket.socket, extended: socket.socket) -> NoReturn:
     """Become the program that is installed now, with the same arguments and the same sockets."""
     # out of the way of the two descriptors that sd_listen_fds(3) gives, which is also how we hand them to ourselves
@@ -172,6 +183,7 @@ async def _serve(options: Options, state: State, local: socket.socket, extended:
         tasks.append(asyncio.create_task(supervisor.console.run()))
         await _console_there(supervisor.console)
         await take_over(supervisor, state.load())
+        _look_for_garbage_seldom()
         trusted = frozenset({0, os.geteuid()}) | options.authorisers
         server = Server(supervisor, trusted, options.statisticians)
         served = Served()

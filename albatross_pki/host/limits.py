@@ -39,6 +39,9 @@ VERSION_OUTPUT = 4096  # octets of it that are looked at
 PROCESS_OVERHEAD = 32 * MEBIBYTE  # beside the guest's memory: a tender of Solo5 needs 2 to 6 MB and tables
 PROCESS_TASKS = 64  # threads of a tender and of KVM; an spt unikernel has one and can make none
 
+PARSED_IMAGES = 64  # remembered, by digest: up to a few dozen headers and devices each
+
+GARBAGE_THRESHOLD = 10_000  # objects made and not freed before cycles are looked for; some MB at most
 STARTED_AT_ONCE = 16  # at boot: as many share what is written, and nobody who asks waits for more
 
 # restarts

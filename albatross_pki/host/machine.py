@@ -4,8 +4,10 @@
 of the block devices (its size, not what is free), and every bridge.
 """
 
+import functools
 import logging
 import os
+import time
 from collections.abc import Collection, Sequence
 
 from albatross_pki.commands import UNLIMITED
@@ -42,7 +44,16 @@ def reserve_mb(total_mb: int) -> int:
 
 
 def online_cpus() -> Sequence[int]:
-    """The CPUs, numbered from 0 as Albatross' policies number them."""
+    """The CPUs, numbered from 0 as Albatross' policies number them; counted at most once a second.
+
+    A start of many asks for each, and counting reads a file of /sys.
+    """
+    return _online_in(int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=1)
+def _online_in(second: int) -> Sequence[int]:
+    del second
     return range(os.cpu_count() or 1)
 
 

@@ -24,12 +24,13 @@ from albatross_pki.errors import AlbatrossError, Refused
 from albatross_pki.host.configurations import command_line, configuration_violations, device_texts, missing_on_host
 from albatross_pki.host.fifos import Fifo
 from albatross_pki.host.images import ImageStore
-from albatross_pki.host.limits import INLINE_WORK
+from albatross_pki.host.limits import INLINE_WORK, PARSED_IMAGES
 from albatross_pki.host.machine import online_cpus
 from albatross_pki.host.records import AttachedTap, Deployment, ProcessRecord
 from albatross_pki.host.spt.attached import TITLE_OCTETS, AttachedBlock, AttachedDevice, AttachedNet, Confinement
 from albatross_pki.host.surroundings import Surroundings
 from albatross_pki.host.tenders import Starter, Tender, embedded, installed
+from albatross_pki.image.elf import BadImage
 from albatross_pki.image.loading import lay_out
 from albatross_pki.image.solo5 import Solo5Image, parse_image
 from albatross_pki.names import Name, derived_mac
@@ -158,17 +159,31 @@ async def _work(size: int, work: Callable[[], Result]) -> Result:
 
 def _check_image(host: Surroundings, deployment: Deployment) -> tuple[Solo5Image | None, list[str]]:
     """The parsed image, or ``None``, and everything that is wrong with it."""
-    with mapped(host.images, deployment.image) as octets:
-        try:
+    try:
+        image = _parsed(host, deployment.image)
+    except BadImage as error:
+        return None, [error.message]
+    reasons = device_texts(image.manifest, deployment.settings)
+    try:
+        lay_out(image, max(0, deployment.settings.memory_mb))
+    except AlbatrossError as error:
+        reasons.append(error.message)
+    return image, reasons
+
+
+def _parsed(host: Surroundings, digest: bytes) -> Solo5Image:
+    """What the image with ``digest`` says of itself: the same octets always say the same, many unikernels share them.
+
+    The file is opened by whoever needs its octets, so one that is missing is noticed all the same.
+    """
+    image = host.parsed.get(digest)
+    if image is None:
+        with mapped(host.images, digest) as octets:
             image = parse_image(octets)
-        except AlbatrossError as error:
-            return None, [error.message]
-        reasons = device_texts(image.manifest, deployment.settings)
-        try:
-            lay_out(image, max(0, deployment.settings.memory_mb))
-        except AlbatrossError as error:
-            reasons.append(error.message)
-        return image, reasons
+        if len(host.parsed) >= PARSED_IMAGES:
+            host.parsed.pop(next(iter(host.parsed)), None)  # a thread may have taken it
+        host.parsed[digest] = image
+    return image
 
 
 def block_violations(host: Surroundings, deployment: Deployment, claimed: Collection[Name]) -> list[str]:

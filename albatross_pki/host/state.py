@@ -205,9 +205,10 @@ class State:
 
     def record_processes(self, records: Iterable[ProcessRecord]) -> None:
         """Write process records, replacing those with the same token; they survive the daemon, not the machine."""
-        with self._transaction(durable=False) as execute:
-            for record in records:
-                execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _process_row(record))
+        with self._transaction(durable=False):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_process_row, records)
+            )
 
     def process_gone(self, token: str) -> None:
         with self._transaction(durable=False) as execute:

@@ -13,6 +13,7 @@ from albatross_pki.host.confinement import Users
 from albatross_pki.host.images import ImageStore
 from albatross_pki.host.platforms import Platform, current
 from albatross_pki.host.tenders import Tenders
+from albatross_pki.image.solo5 import Solo5Image
 from albatross_pki.names import Name
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Surroundings:
         self.users = users or Users()
         self.cgroups = cgroups or Cgroups(why="none were asked for")
         self.taps: dict[str, Tap] = {}
+        self.parsed: dict[bytes, Solo5Image] = {}  # by digest
         self.boot = self.platform.boot_id()
         self._open_network = open_network or self.platform.open_network
         self._network: Network | None = None

@@ -23,6 +23,8 @@ def device_mismatches(manifest: Manifest, settings: Settings) -> list[str]:
         DeviceKind.NET: [interface.name for interface in settings.interfaces],
     }
     sentences: list[str] = []
+    if not manifest.devices and not any(given.values()):
+        return sentences  # nothing to compare, as for most
     for kind, names in given.items():
         other = DeviceKind.NET if kind is DeviceKind.BLOCK else DeviceKind.BLOCK
         sentences += _twice(kind, names)

@@ -1,18 +1,25 @@
 """What must not grow with the number of unikernels, counted rather than timed."""
 
+import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
+from unittest.mock import Mock
 
 import pytest
 
-from albatross_pki.commands import UnikernelDestroy
+from albatross_pki.commands import UnikernelCreate, UnikernelDestroy
+from albatross_pki.extensions import Start, Stop
+from albatross_pki.host import preparation
 from albatross_pki.host.lifecycle import Wanted
+from albatross_pki.host.limits import STARTED_AT_ONCE
 from albatross_pki.host.records import Deployment
 from albatross_pki.host.state import State
+from albatross_pki.image.solo5 import parse_image
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
 from albatross_pki.unikernels import Settings
-from tests.host.running import create, inside
+from tests.host.running import HELLO, create, hello, inside, text_of
 
 
 async def test_a_create_writes_as_often_beside_many_as_alone(tmp_path: FilePath) -> None:
@@ -33,6 +40,48 @@ async def test_a_create_writes_as_often_beside_many_as_alone(tmp_path: FilePath)
             await host.ask(f"dev:u{number}", create())
         assert await count() == alone
         assert alone < 40
+
+
+async def test_a_start_of_many_writes_once_for_several_and_understands_an_image_once(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 2 * STARTED_AT_ONCE
+    async with inside(tmp_path) as host:
+        for number in range(count):
+            await host.ask(f"dev:u{number}", create())
+    read = Mock(wraps=parse_image)
+    monkeypatch.setattr(preparation, "parse_image", read)
+    record = Mock(side_effect=State.record_processes)
+    monkeypatch.setattr(State, "record_processes", lambda *given: record(*given))
+    async with inside(tmp_path) as host:
+        assert {host.phase(f"dev:u{number}") for number in range(count)} == {"running"}
+    assert read.call_count == 1
+    assert record.call_count == 2 * count // STARTED_AT_ONCE
+
+
+async def test_of_many_images_only_some_are_remembered(tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "PARSED_IMAGES", 2)
+    async with inside(tmp_path) as host:
+        for number in range(4):
+            config = hello(image=HELLO + bytes([number]))
+            assert await host.ask(f"dev:u{number}", UnikernelCreate(config)) == Text("created unikernel")
+        remembered = host.supervisor.host.parsed
+        assert list(remembered) == [hashlib.sha256(HELLO + bytes([number])).digest() for number in (2, 3)]
+
+
+async def test_an_image_that_is_remembered_and_cannot_be_read_starts_nothing(tmp_path: FilePath) -> None:
+    async with inside(tmp_path) as host:
+        await host.ask("dev:u", create())
+        await host.ask("dev:u", Stop())
+        surroundings = host.supervisor.host
+        (digest,) = surroundings.parsed
+        image = FilePath(surroundings.images.directory) / digest.hex()
+        image.unlink()
+        image.symlink_to("elsewhere")
+        assert "cannot be read" in text_of(await host.ask("dev:u", Start()))
+        assert host.phase("dev:u") == "stopped"
+        assert os.listdir(surroundings.fifo_directory) == []
+        assert not surroundings.users._taken
 
 
 async def test_queries_of_a_create_and_a_destroy_use_indexes(tmp_path: FilePath) -> None:
