@@ -13,17 +13,17 @@ from typing import Any
 import click
 
 from albatross_pki.console_script import run
+from albatross_pki.daemon_log import LOGGING_OPTIONS, configure_logging
 from albatross_pki.endpoint.bounds import AuthoriserBounds
 from albatross_pki.endpoint.options import (
     become,
     bounds_options,
     common_options,
-    raise_descriptor_limit,
     say_listening,
-    start_logging,
     user_id,
 )
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.transport.sockets import raise_descriptor_limit
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
 RESET_ASKED = "crl-reset"  # a file in the state directory that asks for it, at the next start or SIGHUP
@@ -73,8 +73,7 @@ def command(cacert: str, **options: Any) -> None:
     EXAMPLES
       albatross-authorise --crl-dir /etc/albatross/crls --endpoint-user albatross-tls /etc/albatross/cacert.pem
     """
-    logging_options = {name: options[name] for name in ("verbose", "verbosity", "quiet", "syslog")}
-    start_logging("albatross-authorise", **logging_options)
+    configure_logging("albatross-authorise", **{name: options[name] for name in LOGGING_OPTIONS})
     raise_descriptor_limit()
     become(options.pop("user"))
     asyncio.run(_serve(cacert, options))

@@ -13,16 +13,16 @@ from typing import Any
 import click
 
 from albatross_pki.console_script import run
+from albatross_pki.daemon_log import LOGGING_OPTIONS, configure_logging
 from albatross_pki.endpoint.bounds import EndpointBounds
 from albatross_pki.endpoint.options import (
     become,
     bounds_options,
     common_options,
-    raise_descriptor_limit,
     say_listening,
-    start_logging,
 )
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.transport.sockets import raise_descriptor_limit
 
 DEFAULT_PORT = 1025
 SETTABLE = tuple(bound.name for bound in fields(EndpointBounds) if bound.name != "certificate_octets")
@@ -74,8 +74,7 @@ def serve(options: dict[str, Any]) -> int:
         raise AlbatrossError("options --port and --systemd-socket-activation are not compatible")
     if options["inetd"] and not (options["syslog"] or options["quiet"]):
         return QUIET_NEEDED
-    logging_options = {name: options[name] for name in ("verbose", "verbosity", "quiet", "syslog")}
-    start_logging("albatross-tls-endpoint", **logging_options)
+    configure_logging("albatross-tls-endpoint", **{name: options[name] for name in LOGGING_OPTIONS})
     raise_descriptor_limit()
     if options["inetd"]:
         asyncio.run(_serve_stdin(options))

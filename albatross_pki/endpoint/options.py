@@ -1,6 +1,5 @@
-"""What the command lines of the endpoint and the authoriser share: where the log goes, and whose rights they have."""
+"""What the command lines of the endpoint and the authoriser share: their options, and whose rights they have."""
 
-import contextlib
 import gc
 import logging
 import os
@@ -11,31 +10,17 @@ from typing import Any
 
 import click
 
-from albatross_pki import PROTOCOL_VERSION, __version__
+from albatross_pki.daemon_log import DEFAULT_TMPDIR, logging_options
 from albatross_pki.errors import AlbatrossError
 
-DEFAULT_TMPDIR = "/run/albatross"
 _LARGEST_UID = 2**32 - 2  # the next number means "none" to chown(2)
-LEVELS = {
-    "quiet": logging.CRITICAL + 1,
-    "error": logging.ERROR,
-    "warning": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
 _PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--tmpdir``, ``--user`` and the options for logging that every Albatross daemon has."""
-    version = f"version v{__version__} protocol version {PROTOCOL_VERSION}"
     for option in (
-        click.version_option(__version__, message=version),
-        click.option("--syslog", is_flag=True, help="Log to the local syslog instead of standard output."),
-        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", hidden=True),
-        click.option("-q", "--quiet", is_flag=True, help="Log nothing."),
-        click.option("--verbosity", type=click.Choice(list(LEVELS)), help="How much to log.  [default: warning]"),
-        click.option("-v", "--verbose", count=True, help="Log more: once for information, twice for debugging."),
+        logging_options,
         click.option("--user", metavar="NAME", help="The user to become, if started as root."),
         click.option(
             "--tmpdir",
@@ -64,16 +49,6 @@ def bounds_options(bounds: type[Any], names: Iterable[str]) -> Callable[[Callabl
     return add
 
 
-def start_logging(
-    program: str, *, verbose: int, verbosity: str | None, quiet: bool, syslog: bool, stream: Any = None
-) -> None:
-    """Records are lines ``PROGRAM: [LEVEL] text`` on standard output (or ``stream``) or in the syslog."""
-    level = LEVELS["quiet" if quiet else verbosity or ("warning", "info", "debug")[min(verbose, 2)]]
-    handler: logging.Handler = _syslog() if syslog else logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(logging.Formatter(f"{program}: [%(levelname)s] %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-
-
 def say_listening(where: str, *, quiet: bool) -> None:
     """Whoever started us may go on: the one line that is always there."""
     gc.collect()
@@ -81,15 +56,6 @@ def say_listening(where: str, *, quiet: bool) -> None:
     if not quiet:
         click.echo(f"listening on {where}")
         sys.stdout.flush()
-
-
-def _syslog() -> logging.Handler:
-    from logging.handlers import SysLogHandler
-
-    try:
-        return SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
-    except OSError as error:
-        raise AlbatrossError("nobody listens at /dev/log", hint="leave out --syslog") from error
 
 
 def become(user: str | None) -> None:
@@ -119,15 +85,6 @@ def _gain_nothing() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def raise_descriptor_limit() -> None:
-    """As many descriptors as the system lets us have: each client costs some."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def user_id(user: str) -> int:

@@ -6,9 +6,8 @@ import sys
 import click
 
 from albatross_pki import console_script
+from albatross_pki.daemon_log import configure_logging, logging_options
 from albatross_pki.host.daemon_options import (
-    configure_logging,
-    logging_options,
     own_metrics_option,
     tmpdir_option,
     users,

@@ -14,7 +14,6 @@ import fcntl
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -44,7 +43,7 @@ from albatross_pki.host.statistics_link import StatisticsLink
 from albatross_pki.host.supervisor import Patience, Supervisor
 from albatross_pki.host.surroundings import Surroundings
 from albatross_pki.transport.channel import Served, serve_unix
-from albatross_pki.transport.sockets import activated_sockets, listen
+from albatross_pki.transport.sockets import activated_sockets, listen, raise_descriptor_limit
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +81,12 @@ class Options:
 def run(options: Options) -> None:
     """Serve until SIGTERM or SIGINT; raises ``AlbatrossError`` if the daemon cannot start."""
     _make_directories(options)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with _sockets(options) as (local, extended):
         with contextlib.closing(State(options.dbdir)) as state:
             again = asyncio.run(_serve(options, state, local, extended))
         if again:
             _execute_anew(local, extended)
-
-
-def _raise_descriptor_limit() -> None:
-    """Three descriptors for each unikernel: as many as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_directories(options: Options) -> None:

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from albatross_pki.daemon_log import DEFAULT_TMPDIR
 from albatross_pki.errors import AlbatrossError
-from albatross_pki.host.daemon_options import DEFAULT_TMPDIR
 from albatross_pki.host.doctor import GROUPS, TENDER_ABI, USERS, DiskFact, Facts, KvmFact, SocketFact, TenderFact
 from albatross_pki.host.limits import MEBIBYTE
 from albatross_pki.host.ownership import ForeignFile, check_owned

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from albatross_pki import console_script
+from albatross_pki.daemon_log import configure_logging, logging_options
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.daemon_options import (
     INFLUX_PORT,
     address_option,
-    configure_logging,
-    logging_options,
     tmpdir_option,
 )
 from albatross_pki.names import Name

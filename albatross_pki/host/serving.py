@@ -8,20 +8,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 
 from albatross_pki.transport.errors import NotListening
-from albatross_pki.transport.sockets import activated_sockets, listen
+from albatross_pki.transport.sockets import activated_sockets, listen, raise_descriptor_limit
 
 log = logging.getLogger(__name__)
 
 
 def run_until_stopped(serve: Callable[[socket.socket], Awaitable[None]], path: str, *, activated: bool) -> None:
     """Run ``serve`` on the socket at ``path`` or on systemd's; raises ``NotListening``."""
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     listener = _activated() if activated else listen(path)
     try:
         log.info("listening on %s", path if not activated else "the socket of systemd")
@@ -66,9 +65,3 @@ def _activated() -> socket.socket:
             hint="leave out --systemd-socket-activation to make one",
         )
     return sockets[0]
-
-
-def _raise_descriptor_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from albatross_pki import console_script
+from albatross_pki.daemon_log import configure_logging, logging_options
 from albatross_pki.host.daemon_options import (
     address_option,
-    configure_logging,
-    logging_options,
     own_metrics_option,
     tmpdir_option,
     users,

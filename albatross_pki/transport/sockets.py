@@ -173,3 +173,12 @@ def close_all(descriptors: "list[int] | tuple[int, ...]") -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets us have: each client costs some, each unikernel three."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import click
 import pytest
 
+from albatross_pki.daemon_log import DEFAULT_TMPDIR
 from albatross_pki.endpoint.authorise_cli import DEFAULT_STATEDIR
 from albatross_pki.host.cgroups import _WANTED
 from albatross_pki.host.cli import DEFAULT_DBDIR
-from albatross_pki.host.daemon_options import DEFAULT_TMPDIR
 from tests.packaging.units import (
     INSTALLED,
     SCRIPTS,
