@@ -191,16 +191,20 @@ def _give(directory: str, user: User) -> None:
     os.chmod(directory, 0o700)
     if (status.st_uid, status.st_gid) == (user.uid, user.gid):
         return
-    for path in (*_below(directory), directory):
-        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+    for name, parent in _below(directory):
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(name, user.uid, user.gid, dir_fd=parent, follow_symlinks=False)
+    os.chown(directory, user.uid, user.gid, follow_symlinks=False)
 
 
-def _below(directory: str) -> Iterator[str]:
-    """Every file and directory; one with another name elsewhere is somebody else's, and is left out."""
-    for parent, directories, files in os.walk(directory):
+def _below(directory: str) -> Iterator[tuple[str, int]]:
+    """Every file and directory, by its name and a descriptor of what it is in, so that no link leads elsewhere.
+
+    A file with another name elsewhere is somebody else's, and is left out.
+    """
+    for _, directories, files, parent in os.fwalk(directory):
         for name in (*directories, *files):
-            path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(path)
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
-                    yield path
+                    yield name, parent

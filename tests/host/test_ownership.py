@@ -12,7 +12,7 @@ from albatross_pki.errors import AlbatrossError
 from albatross_pki.host.ensemble import SUBDIRECTORIES, prepare
 from albatross_pki.host.host_cli import program
 from albatross_pki.host.ownership import own_directory
-from albatross_pki.host.separation import Tls, daemon_users, divide
+from albatross_pki.host.separation import Tls, daemon_users, divide, unite
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody else")
@@ -113,3 +113,27 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, verb: str, capfd:
 def test_a_name_that_is_empty_is_refused(tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(program, (verb, ""), "albatross-host") == 124
     assert "error: the name of the directory is empty" in capsys.readouterr().err
+
+
+@needs_root
+def test_p19_what_is_given_away_is_what_is_there_and_not_what_links_lead_to(tmp_path: Path) -> None:
+    directory = Path(prepare(str(tmp_path / "host")))
+    victim = tmp_path / "victim"
+    (victim / "inside").mkdir(parents=True)
+    (victim / "file").write_text("")
+    spool = directory / "run" / "spool"
+    (spool / "deep" / "deeper").mkdir(parents=True)
+    (spool / "deep" / "file").write_text("")
+    (spool / "link").symlink_to(victim)
+    (spool / "deep" / "link").symlink_to(victim / "file")
+    (spool / "hard").hardlink_to(victim / "file")
+    users = daemon_users()
+    for owner in (users.endpoint.uid, 0):
+        if owner:
+            divide(str(directory), users, None)
+        else:
+            unite(str(directory))
+        for inside in ("", "deep", "deep/deeper", "deep/file"):
+            assert (spool / inside).stat().st_uid == owner
+        assert (spool / "link").lstat().st_uid == owner
+        assert {each.stat().st_uid for each in (victim, *victim.iterdir())} == {0}
