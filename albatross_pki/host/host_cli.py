@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2) on 64-bit Linux
 _LOCK_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever somebody has put in its place
+_READY = b"\0"  # between what ``start`` shows and what its host says later; no text of ours has it
 STOP_TIMEOUT = 180.0  # seconds for the whole ensemble; each program has a bound of its own
 
 
@@ -92,7 +93,7 @@ def _tls(ca: str | None, cert: str | None, key: str | None, ip: str, port: int) 
 
 @program.command(help="Run all daemons until Ctrl-C; without --ca, --cert and --key only the local ones.")
 @_ensemble
-@click.option("--ready-descriptor", type=int, hidden=True)
+@click.option("--then-log", type=click.Path(dir_okay=False), hidden=True)
 def run(
     directory: str,
     ca: str | None,
@@ -103,7 +104,7 @@ def run(
     stats: bool,
     keep_running: bool,
     one_user: bool,
-    ready_descriptor: int | None,
+    then_log: str | None,
 ) -> int:
     from albatross_pki.host.ensemble import Ensemble, prepare
 
@@ -118,7 +119,8 @@ def run(
                 return ExitCode.OK
             for each in wanted:
                 click.echo(printable(f"{each.word}: {', '.join(_where(listening) for listening in each.ready)}"))
-            _tell_ready(ready_descriptor)
+            if then_log is not None:
+                _go_on_in(then_log)
             ended = ensemble.watch(wishes, lambda text: say("warning", text), renew)
             if ended is not None:
                 say("error", f"{ended} ended by itself again and again: {ensemble.last_words(ended)}")
@@ -171,39 +173,32 @@ def start(
     arguments += ["--keep-running"] * keep_running + ["--one-user"] * one_user
     if tls is not None:
         arguments += ["--ca", tls.ca, "--cert", tls.certificate, "--key", tls.key, "--ip", ip, "--port", str(port)]
-    ready, tells = os.pipe()
-    log_path = os.path.join(directory, "log", "albatross-host.log")
-    with open(log_path, "ab") as log:
-        begin = log.tell()
-        process = subprocess.Popen(
-            [*arguments, "--ready-descriptor", str(tells)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(tells,),
-            start_new_session=True,
-        )
-    os.close(tells)
+    log = os.path.join(directory, "log", "albatross-host.log")
+    process = subprocess.Popen(
+        [*arguments, "--then-log", log],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    if process.stdout is None:
+        raise TypeError("a pipe was asked for")
     try:
-        with open(ready, "rb") as answer:
-            is_ready = answer.read() == b"ready\n"
+        with process.stdout as pipe:
+            told, ready, _ = pipe.read().partition(_READY)  # its end is where it goes on in the log
     except BaseException:  # Ctrl-C reaches this process alone
         process.terminate()
         process.wait()
         raise
-    with open(log_path, encoding="utf-8", errors="replace") as log_text:
-        log_text.seek(begin)
-        told = log_text.read()
-    click.echo(told, nl=False, err=not is_ready)
-    if is_ready:
+    with contextlib.suppress(OSError), open(log, "ab") as for_later:
+        for_later.write(told)
+    click.echo(told.decode("utf-8", "replace"), nl=False, err=not ready)
+    if ready:
         process.returncode = 0  # it goes on without us
         return ExitCode.OK
     status = process.wait()
     if status <= 0:  # asked to end, or killed: in both cases there is no host
-        raise AlbatrossError("albatross-host was ended while it started", hint=f"its log is {log_path}")
-    if not told:
-        say("error", f"albatross-host ended with status {status} and could not write why: the disk may be full")
-        say("hint", f"df {directory}")
+        raise AlbatrossError("albatross-host was ended while it started", hint=f"its log is {log}")
     return status
 
 
@@ -317,10 +312,13 @@ def _has_terminal() -> bool:
     return True
 
 
-def _tell_ready(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.write(descriptor, b"ready\n")
-        os.close(descriptor)
+def _go_on_in(log: str) -> None:
+    """Everything listens: whoever started this process need not listen any more."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    os.write(1, _READY)  # the pipe of ``start``
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
 
 
 def main() -> None:

@@ -301,3 +301,25 @@ def test_a_host_that_is_ended_while_it_starts_is_no_success(site: Site, number: 
     assert process.returncode == 124
     assert said.startswith("error: albatross-host was ended while it started\nhint: its log is ")
     assert "nobody runs" in site.run("albatross-host", "stop", "host").err
+
+
+def test_whoever_starts_hears_of_their_own_host_alone(site: Site) -> None:
+    """Of several at once one runs; each of the others is told once, and it hears nothing of them."""
+    command = [str(PROGRAMS / "albatross-host"), "start", "host"]
+    at_once = [
+        subprocess.Popen(
+            command, cwd=site.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env={"PATH": os.environ["PATH"]},
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    said = [each.communicate(timeout=TIMEOUT) for each in at_once]
+    assert sorted(each.returncode for each in at_once) == [0, 124, 124, 124]
+    for process, (out, err) in zip(at_once, said, strict=True):
+        if process.returncode == 0:
+            assert err == ""
+            assert "error" not in out
+        else:
+            assert out == ""
+            assert re.fullmatch(r"error: \S+ is run by process \d+ already\nhint: albatross-host stop \S+\n", err)
+    site.stop()
