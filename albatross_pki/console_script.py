@@ -65,7 +65,8 @@ def _prepare_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for the whole process
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # what is in it cannot be written, as whoever prints next will be told
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(stream: TextIO) -> None:

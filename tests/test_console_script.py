@@ -123,19 +123,36 @@ def test_streams_that_cannot_be_written_are_no_defect(redirected: str, status: i
         "    return 3 + (os.open('/', os.O_RDONLY) < 3)\n"  # no file of ours gets a stream's descriptor
         "run(click.Command('talk', callback=talk))\n"
     )
-    done = subprocess.run(
-        ["sh", "-c", f'"$0" -c "$1" {redirected}', sys.executable, code], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (status, said)
+    for unbuffered in ("", "1"):  # what is left in a buffer meets the same end once more
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -c "$1" {redirected}', sys.executable, code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+        assert (done.returncode, done.stderr) == (status, said)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # what is left in a buffer meets the same end once more
+@pytest.mark.parametrize("program", ["albatross-client", "albatross-client-local", "albatross-provision-ca"])
 @pytest.mark.parametrize(
-    ("redirected", "status", "said"), [(">/dev/full", 124, "error: no space left on device\n"), (">&-", 0, "")]
+    ("redirected", "status", "said"),
+    [
+        (">/dev/full", 124, "error: no space left on device\n"),
+        (">/dev/full 2>&1", 124, ""),
+        (">&-", 0, ""),
+    ],
 )
-def test_a_version_that_cannot_be_written_is_no_defect(redirected: str, status: int, said: str) -> None:
-    program = Path(sys.executable).parent / "albatross-client"
+def test_a_version_that_cannot_be_written_is_no_defect(
+    program: str, redirected: str, status: int, said: str, unbuffered: str
+) -> None:
     done = subprocess.run(
-        ["sh", "-c", f'"$0" --version {redirected}', str(program)], capture_output=True, text=True, check=False
+        ["sh", "-c", f'"$0" --version {redirected}', str(Path(sys.executable).parent / program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
     assert (done.returncode, done.stderr) == (status, said)
 
@@ -154,3 +171,17 @@ def test_what_the_locale_has_no_octets_for_is_escaped() -> None:
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\xe9t\\xe9 \\udcff\n", "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["--version", "--help"])
+def test_a_reader_that_went_away_before_the_first_word_is_no_defect(words: str, unbuffered: str) -> None:
+    program = Path(sys.executable).parent / "albatross-client"
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run([program, words], stdout=write, stderr=subprocess.PIPE, env=environment, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
