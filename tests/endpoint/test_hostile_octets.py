@@ -26,11 +26,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def leaf(host: Host) -> Issued:
-    return host.deployment.root.delegate("dev").leaf("hello")
-
-
 def hello(host: Host, leaf: Issued) -> tuple[TlsSession, bytes]:
     session = TlsSession(client_context(leaf.chain_pem, leaf.key_pem, host.deployment.root.pem), server_name="")
     session.handshake()

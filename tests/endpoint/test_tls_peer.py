@@ -4,7 +4,7 @@ After every check somebody who behaves is served.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from albatross_pki.commands import UnikernelCreate
 from albatross_pki.replies import Text
 from albatross_pki.unikernels import Settings, UnikernelConfig
 from albatross_pki.wire.framing import END_OF_STREAM, frame
-from tests.endpoint.deployment import Host, whole_host
+from tests.endpoint.deployment import Host
 from tests.endpoint.raw_tls import (
     AES_128_GCM_SHA256,
     ALERT,
@@ -45,19 +45,6 @@ from tests.endpoint.raw_tls import (
     without,
 )
 from tests.pki_builder import Issued, policy
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    options = ("-v", "--handshake-seconds", "5", "--connections-per-address", "400")
-    with whole_host(tmp_path_factory.mktemp("peer"), endpoint=options) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def leaf(host: Host) -> Issued:
-    return host.deployment.root.delegate("dev").leaf("hello")
-
 
 Hello = Callable[[Peer], bytes]
 

@@ -4,6 +4,7 @@ What the endpoint does not offer is not taken up; what is broken gets its alert;
 is served.
 """
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from albatross_pki.replies import Text
-from tests.endpoint.deployment import Host, whole_host
+from tests.endpoint.deployment import Host
 from tests.endpoint.raw_tls import (
     ALERT,
     APPLICATION,
@@ -43,18 +44,6 @@ ED25519_SCHEME, COMPRESSED_CERTIFICATE, MESSAGE_HASH = 0x0807, 25, 254
 PSK, EARLY_DATA, SUPPORTED_VERSIONS, PSK_MODES, POST_HANDSHAKE_AUTH, COMPRESS = 41, 42, 43, 45, 49, 27
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    options = ("-v", "--handshake-seconds", "5", "--connections-per-address", "400")
-    with whole_host(tmp_path_factory.mktemp("refused"), endpoint=options) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def leaf(host: Host) -> Issued:
-    return host.deployment.root.delegate("dev").leaf("hello")
-
-
 DEVIATIONS: dict[str, tuple[int | None, str]] = {
     "a ticket without a binder": (None, "no ticket of ours is known, so binders are not looked at"),
     "octets behind the binders": (None, "no ticket of ours is known, so binders are not looked at"),
@@ -72,6 +61,16 @@ def expected(name: str, alert: int) -> int | None:
 
 def served(host: Host, leaf: Issued) -> bool:
     return bool(host.ask(leaf) == Text("done"))
+
+
+@contextlib.contextmanager
+def refused_peer(host: Host, leaf: Issued) -> Iterator[Peer]:
+    """A peer of whom the daemon hears nothing, and after whom somebody who behaves is served."""
+    asked = len(host.daemon.asked)
+    with Peer(host.port) as peer:
+        yield peer
+    assert len(host.daemon.asked) == asked
+    assert served(host, leaf)
 
 
 # hellos that offer what is not taken up
@@ -268,13 +267,10 @@ CERTIFICATES: dict[str, tuple[Callable[[Issued], bytes], int]] = {
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_p03_a_certificate_message_that_is_wrong_gets_its_alert(host: Host, leaf: Issued, name: str) -> None:
     make, alert = CERTIFICATES[name]
-    asked = len(host.daemon.asked)
-    with Peer(host.port) as peer:
+    with refused_peer(host, leaf) as peer:
         peer.begin()
         certificate(peer, leaf, make(leaf))
         assert peer.rest() == ([], expected(name, alert))
-    assert len(host.daemon.asked) == asked
-    assert served(host, leaf)
 
 
 def signed(peer: Peer, leaf: Issued) -> bytes:
@@ -319,14 +315,11 @@ VERIFIES: dict[str, tuple[Verify, int]] = {
 @pytest.mark.parametrize("name", VERIFIES)
 def test_p03_a_proof_of_the_key_that_is_wrong_gets_its_alert(host: Host, leaf: Issued, name: str) -> None:
     make, alert = VERIFIES[name]
-    asked = len(host.daemon.asked)
-    with Peer(host.port) as peer:
+    with refused_peer(host, leaf) as peer:
         peer.begin()
         peer.say(peer.certificate(leaf.ders))
         peer.say(message(15, make(peer, leaf)))
         assert peer.rest() == ([], expected(name, alert))
-    assert len(host.daemon.asked) == asked
-    assert served(host, leaf)
 
 
 FINISHES: dict[str, tuple[Callable[[bytes], bytes], int]] = {
@@ -342,14 +335,11 @@ FINISHES: dict[str, tuple[Callable[[bytes], bytes], int]] = {
 @pytest.mark.parametrize("name", FINISHES)
 def test_p03_a_finished_that_is_wrong_gets_its_alert(host: Host, leaf: Issued, name: str) -> None:
     make, alert = FINISHES[name]
-    asked = len(host.daemon.asked)
-    with Peer(host.port) as peer:
+    with refused_peer(host, leaf) as peer:
         peer.begin()
         peer.introduce(leaf)
         peer.say(message(20, make(peer.finished()[4:])))
         assert peer.rest() == ([], expected(f"Finished: {name}", alert))
-    assert len(host.daemon.asked) == asked
-    assert served(host, leaf)
 
 
 FLIGHTS: dict[str, tuple[Callable[[Peer, Issued], bytes], int]] = {
