@@ -13,7 +13,6 @@ file. Every system call that changes a disk goes through a ``Disk``, so that a t
 """
 
 import os
-import secrets
 import stat
 import sys
 
@@ -100,7 +99,7 @@ def make_file(path: str, content: bytes, mode: int, *, replace: bool = False, di
     if not replace and os.path.lexists(path):
         raise FileExists(path)
     directory = os.path.dirname(path) or "."
-    temporary = os.path.join(directory, f".new-{secrets.token_hex(8)}")
+    temporary = os.path.join(directory, f".new-{os.urandom(8).hex()}")
     try:
         _make_beside(temporary, path, content, mode, replace, disk)
         sync_directory(directory, disk)

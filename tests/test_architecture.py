@@ -116,7 +116,19 @@ def test_every_module_says_what_it_is_for() -> None:
 # what a question to a daemon of this host has no use for: TLS, certificates, files of one's own, other commands
 NOT_FOR_INFO = (
     *HEAVY,
-    *("hashlib", "http.client", "rich", "shutil", "tempfile", "tomllib", "subprocess", "zlib"),
+    *(
+        "difflib",
+        "hashlib",
+        "http.client",
+        "json",
+        "random",
+        "rich",
+        "shutil",
+        "tempfile",
+        "tomllib",
+        "subprocess",
+        "zlib",
+    ),
     *("albatross_pki.ca", "albatross_pki.policy", "albatross_pki.image", "albatross_pki.transport.tls"),
     *("albatross_pki.client.remote", "albatross_pki.client.update", "albatross_pki.client.apply"),
     *("albatross_pki.client.top", "albatross_pki.client.explaining", "albatross_pki.client.upstream"),

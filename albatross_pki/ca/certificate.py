@@ -4,7 +4,7 @@ Nothing is decided here but the form: serials are positive and of 16 random octe
 seconds (4.1.2.5), the subject one common name as UTF8String (4.1.2.4), the signature's hash that of the issuer's key.
 """
 
-import secrets
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ def common_name(text: str) -> x509.Name:
 
 def new_serial() -> int:
     """A positive random number whose DER has 16 octets."""
-    return int.from_bytes(secrets.token_bytes(SERIAL_OCTETS)) >> 1 | 1 << (8 * SERIAL_OCTETS - 2)
+    return int.from_bytes(os.urandom(SERIAL_OCTETS)) >> 1 | 1 << (8 * SERIAL_OCTETS - 2)
 
 
 def whole_second(moment: datetime) -> datetime:

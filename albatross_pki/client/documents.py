@@ -5,7 +5,6 @@ and MAC addresses hexadecimal, memory and block sizes in MB (2**20 octets). Octe
 ``\\xNN`` in text, as everywhere else where people look.
 """
 
-import json
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -70,6 +69,8 @@ def host_document(text: str | bytes) -> Document:
 
     Python's own reader takes ``NaN``, and numbers that are infinite, which are no JSON (RFC 8259, 6).
     """
+    import json  # an answer that is no text needs none
+
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:

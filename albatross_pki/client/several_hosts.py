@@ -1,7 +1,8 @@
 """One command for several hosts: asked in parallel, answers side by side.
 
-Each host is asked by a process of its own, forked when nothing but the command line was read: what waits for one host,
-asks for its own files and reports in its own words cannot get into the way of another. This process
+Each host is asked by a process of its own, forked when nothing but the command line was read and what all of them need
+was loaded: what waits for one host, asks for its own files and reports in its own words cannot get into the way of
+another. This process
 
 1. parses the command line once, so that its mistakes are told once, and refuses what changes a host;
 2. forks, at most ``MOST_AT_ONCE`` at a time, in the order in which the hosts were named;
@@ -77,6 +78,7 @@ def ask_hosts(names: Sequence[str], word: str, values: dict[str, Any], ask: Ask)
     streamed = word in STREAMS or (word == "events" and bool(values.get("follow")))
     if streamed and len(names) > MOST_AT_ONCE:
         raise AlbatrossError(f"at most {MOST_AT_ONCE} hosts can be followed at once, these are {len(names)}")
+    load_what_all_need()
     fronts = dict(zip(names, prefixes([*map(printable, names)], coloured=colours_wanted()), strict=True))
 
     def heard(asked: _Asked, of_output: bool, line: str) -> None:
@@ -94,6 +96,17 @@ def ask_hosts(names: Sequence[str], word: str, values: dict[str, Any], ask: Ask)
         for line in each.errors:
             _tell(each.name, line)
     return next((each.status for each in asked if each.status), 0)
+
+
+def load_what_all_need() -> None:
+    """Once, because loading it takes longer than asking; nothing is computed, read or opened by it."""
+    from albatross_pki.ca import keys, oneshot
+    from albatross_pki.client import credentials, pins, receive, remote
+    from albatross_pki.policy import server
+    from albatross_pki.transport import tls
+    from albatross_pki.wire import message, reply
+
+    del keys, oneshot, credentials, pins, receive, remote, server, tls, message, reply
 
 
 def _run(names: Sequence[str], ask: Ask, heard: Callable[[_Asked, bool, str], None]) -> list[_Asked]:

@@ -5,7 +5,6 @@ times, colours never) or a program reads (full width, ISO 8601). Everything untr
 documents that the tables are made from.
 """
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class Screen:
         if self.quiet:
             return
         if self.form == "json":
-            self._print(json.dumps(success_document(name, reply), indent=2))
+            self._print(_json(success_document(name, reply), indent=2))
         elif self.form == "name":
             self._print("\n".join(names_of(reply)))
         elif self.form == "upstream" and not _is_document(reply):
@@ -79,7 +78,7 @@ class Screen:
             return
         document = data_document(name, data)
         if self.form == "json":
-            self._print(json.dumps(document))
+            self._print(_json(document))
         elif isinstance(data, ConsoleLine):
             when = data.timestamp.astimezone().strftime("%H:%M:%S") if self.width else timestamp(data.timestamp)
             self._print(f"{prefix}{when} {document['line']}")
@@ -89,12 +88,12 @@ class Screen:
     def document(self, document: Any, text: str) -> None:
         """Print one document of a stream on a line of its own, ``text`` for people, and make it seen at once."""
         if not self.quiet:
-            self._print(json.dumps(document) if self.form == "json" else text)
+            self._print(_json(document) if self.form == "json" else text)
 
     def whole_document(self, document: Any, text: str) -> None:
         """Print one document that is the whole answer, ``text`` for people."""
         if not self.quiet:
-            self._print(json.dumps(document, indent=2) if self.form == "json" else text)
+            self._print(_json(document, indent=2) if self.form == "json" else text)
 
     def note(self, text: str) -> None:
         """Print a sentence of our own for people; programs that asked for JSON or names do not get it."""
@@ -260,4 +259,10 @@ def _field(key: str, value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, str):
         return printable(value)
-    return "-" if value is None else printable(json.dumps(value))
+    return "-" if value is None else printable(_json(value))
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    import json  # a table needs none
+
+    return json.dumps(document, indent=indent)

@@ -38,15 +38,15 @@ class Fleet:
     def name(self, name: str, port: int) -> None:
         self._entries += f'[hosts.{name}]\ndestination = "localhost:{port}"\n'
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*words) as process:
+    def run(self, *words: str, program: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, program=program) as process:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, program: Sequence[str] = ()) -> "subprocess.Popen[str]":
         (self._directory / "hosts.toml").write_text(self._entries)
         return subprocess.Popen(
-            [PROGRAMS / "albatross-client-bistro", *words],
+            [*(program or [str(PROGRAMS / "albatross-client-bistro")]), *words],
             cwd=self._directory,
             env={"PATH": os.environ["PATH"], "ALBATROSS_CONFIG": "hosts.toml", "HOME": str(self._directory)},
             stdin=subprocess.DEVNULL,
@@ -154,3 +154,25 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
             while connection.recv(1 << 16):
                 pass  # the hello; then its process is gone
             connection.close()
+
+
+LOADED_BY_EACH = """
+import sys
+from albatross_pki.client import several_hosts
+be_one = several_hosts._be_one
+def be_one_and_tell(name, *how):
+    before = set(sys.modules)
+    status = be_one(name, *how)
+    print("loaded:", *sorted(set(sys.modules) - before), file=sys.stderr, flush=True)
+    return status
+several_hosts._be_one = be_one_and_tell
+from albatross_pki.client.bistro_cli import main
+main()
+"""
+
+
+def test_what_all_hosts_need_is_loaded_once(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fleet = fleet_of(tmp_path, stack, [("red", POLICY), ("blue", POLICY)])
+        done = fleet.run("policy", "--all-hosts", program=(sys.executable, "-c", LOADED_BY_EACH))
+    assert (done.returncode, done.stderr.split("\n")) == (0, ["loaded:", "loaded:", ""])
