@@ -1,7 +1,7 @@
 """Random commands, ends, kills and restarts of the daemon, against a model that fits on a page.
 
 After every step the model is compared with what info says, the process table, the fifos, the taps, the images and the
-state. As root the host has a network namespace of its own with a bridge, and some unikernels are on it.
+state. Where that may be made, the host has a network namespace of its own with a bridge, and some unikernels are on it.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -36,8 +37,6 @@ from tests.host.running import EXAMPLES, HELLO, RESTART, TICKER, Inside, hello, 
 Result = TypeVar("Result")
 LETTERS = st.sampled_from("abc")
 IMAGES = {"hello": HELLO, "ticker": TICKER}
-if os.geteuid() == 0:  # who may make bridges and taps
-    IMAGES["echo-net"] = (EXAMPLES / "echo-net.spt").read_bytes()
 INTERFACES = {"hello": (), "ticker": (), "echo-net": (NetworkInterface("service"),)}
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 MS_PRIVATE_ALL = 0x44000  # MS_REC | MS_PRIVATE
@@ -57,6 +56,25 @@ def enter_namespace() -> None:
             raise OSError(ctypes.get_errno(), "no network namespace")
     with IPRoute() as netlink:
         netlink.link("add", ifname="service", kind="bridge")
+
+
+def why_without_networks() -> str | None:
+    """Why histories here have no bridge and no taps in them, or ``None``."""
+    if os.geteuid() != 0:
+        return "needs root to make a network namespace with a bridge"
+    if not os.path.exists("/dev/net/tun"):
+        return "needs /dev/net/tun"
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(enter_namespace).result()
+    except Exception as error:  # noqa: BLE001  of the system, or of netlink
+        return f"cannot make a network namespace with a bridge: {error}"
+    return None
+
+
+CANNOT = why_without_networks()
+if CANNOT is None:
+    IMAGES["echo-net"] = (EXAMPLES / "echo-net.spt").read_bytes()
 
 
 def taps() -> set[str]:
@@ -246,6 +264,35 @@ class History(RuleBasedStateMachine):
             self.there(self.loop.close)
             self.thread.shutdown()
             shutil.rmtree(self.root)
+
+
+@pytest.mark.skipif(CANNOT is not None, reason=CANNOT or "")
+def test_a_history_has_the_taps_of_what_runs() -> None:
+    """One history by hand: what the random ones compare after each step is not nothing."""
+    history = History()
+    history.begin()
+    try:
+        steps: list[tuple[Callable[[], None], int]] = [
+            (lambda: history.create("a", "echo-net", restarts=False, force=False), 1),
+            (lambda: history.create("b", "echo-net", restarts=True, force=False), 2),
+            (lambda: history.create("b", "echo-net", restarts=True, force=True), 2),
+            (lambda: history.create_what_fails("b"), 2),
+            (lambda: history.restart("a", 3, new=True), 2),
+            (lambda: history.replace_the_daemon(keep_running=True), 2),
+            (lambda: history.create("a", "hello", restarts=False, force=True), 1),
+            (lambda: history.roll_back("a"), 2),
+            (lambda: history.stop("b"), 1),
+            (lambda: history.replace_the_daemon(keep_running=False), 1),
+            (lambda: history.kill("a"), 0),
+            (lambda: history.start("b"), 1),
+            (lambda: history.destroy("b"), 0),
+        ]
+        for step, expected in steps:
+            step()
+            history.is_as_expected()
+            assert len(history.there(taps)) == expected
+    finally:
+        history.teardown()
 
 
 TestAnyHistory = History.TestCase
