@@ -9,6 +9,7 @@ from albatross_pki.client.variables import give_variables
 from albatross_pki.command_line import HOST_PATH, Commands, Parsed, Submit, protocol_commands
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.option_prefixes import PrefixCommand
+from albatross_pki.option_values import FloatRange
 from albatross_pki.syntax import parse_destination
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _waiting() -> list[click.Parameter]:
         click.Option(["--wait"], is_flag=True, help="Wait until it runs, and has not ended a second later."),
         click.Option(["--wait-for"], type=Parsed("tcp:port|http:url", sign), help="Wait until this answers, too."),
         click.Option(
-            ["--wait-seconds"], type=click.FloatRange(0), default=60.0, show_default=True, help="Wait no longer."
+            ["--wait-seconds"], type=FloatRange(0, 86400), default=60.0, show_default=True, help="Wait no longer."
         ),
         click.Option(["--rollback-on-failure"], is_flag=True, help="Else back to what ran before (implies --wait)."),
     ]

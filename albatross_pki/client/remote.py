@@ -20,7 +20,7 @@ from albatross_pki.client.progress import Readable, answer_awaited, upload_meter
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
 from albatross_pki.console_script import say
-from albatross_pki.errors import AlbatrossError, Refused
+from albatross_pki.errors import AlbatrossError, Refused, system_error_text
 from albatross_pki.extensions import AnyCommand, ImageBinding
 from albatross_pki.files import read_file
 from albatross_pki.messages import Message
@@ -156,7 +156,11 @@ def judge_server_chain(server: Server, chain: list[bytes], lists: "Sequence[tupl
     if pin is None and [violation.field for violation in violations] == ["pin"]:
         digest = path[0].digest
         if ask(server.host, server.port, digest):
-            keep_pin(server.host, server.port, digest)
+            try:
+                keep_pin(server.host, server.port, digest)
+            except (AlbatrossError, OSError) as error:  # it is the server all the same
+                why = system_error_text(error) if isinstance(error, OSError) else error.message
+                say("warning", f"the pin cannot be kept: {why}")
             return []
         return [violations[0].text, f"if its operator told you that it is {digest.hex()}, say --pin with that"]
     return [violation.text for violation in violations]

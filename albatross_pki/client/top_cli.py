@@ -8,6 +8,7 @@ import click
 from albatross_pki.client.usage import ORDERS
 from albatross_pki.command_line import NAME, TypedCommand
 from albatross_pki.names import Name
+from albatross_pki.option_values import FloatRange
 
 if TYPE_CHECKING:
     from albatross_pki.client.consoles import Send
@@ -44,7 +45,7 @@ def top_command(sender: Callable[[dict[str, Any]], "Send"], options: list[click.
             click.Option(["--once", "at_once"], is_flag=True, help="One table, as where nobody looks."),
             click.Option(
                 ["--wait-seconds"],
-                type=click.FloatRange(0.01, 86400),
+                type=FloatRange(0.01, 86400),
                 default=30.0,
                 show_default=True,
                 help="With --once: as long without a sample are enough.",

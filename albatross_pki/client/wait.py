@@ -134,7 +134,7 @@ class Waiting:
         except NotRunning as failure:
             if self._patience.rollback:
                 raise NotRunning([*failure.reasons, self._roll_back()]) from failure
-            raise NotRunning(failure.reasons, hint=f"console {self._name}") from failure
+            raise NotRunning(failure.reasons, hint=f"console {str(self._name).removeprefix(':')}") from failure
 
     def _until_it_runs(self) -> None:
         since: float | None = None

@@ -12,6 +12,7 @@ import click
 
 from albatross_pki.daemon_log import DEFAULT_TMPDIR, logging_options
 from albatross_pki.errors import AlbatrossError
+from albatross_pki.option_values import FloatRange
 
 _LARGEST_UID = 2**32 - 2  # the next number means "none" to chown(2)
 _PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
@@ -42,7 +43,7 @@ def bounds_options(bounds: type[Any], names: Iterable[str]) -> Callable[[Callabl
         for name in names:
             kind, default = kinds[name]
             option = f"--{name.replace('_', '-')}"
-            lowest = click.FloatRange(min=0.001) if kind is float else click.IntRange(min=1)
+            lowest = FloatRange(min=0.001) if kind is float else click.IntRange(min=1)
             function = click.option(option, name, type=lowest, default=default, show_default=True)(function)
         return function
 

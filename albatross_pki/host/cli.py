@@ -12,6 +12,7 @@ from albatross_pki.host.daemon_options import (
     tmpdir_option,
     users,
 )
+from albatross_pki.option_values import FloatRange
 
 PROGRAM = "albatrossd"
 DEFAULT_DBDIR = "/var/lib/albatross" if sys.platform == "linux" else "/var/db/albatross"
@@ -71,14 +72,14 @@ UMASK = 0o027  # fifos are 0640 for the console's group; everything else is made
 )
 @click.option(
     "--stop-grace",
-    type=click.FloatRange(0, 3600),
+    type=FloatRange(0, 3600),
     default=10.0,
     show_default=True,
     help="Seconds from SIGTERM to SIGKILL.",
 )
 @click.option(
     "--come-up-grace",
-    type=click.FloatRange(0, 3600),
+    type=FloatRange(0, 3600),
     default=1.0,
     show_default=True,
     help="Seconds within which a successor may fail and is then replaced by its predecessor.",

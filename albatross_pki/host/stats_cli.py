@@ -14,6 +14,7 @@ from albatross_pki.host.daemon_options import (
     tmpdir_option,
     users,
 )
+from albatross_pki.option_values import FloatRange
 
 if TYPE_CHECKING:
     from albatross_pki.host.own_metrics import Serve
@@ -26,7 +27,7 @@ PROMETHEUS_PORT = 9797
 @tmpdir_option
 @click.option(
     "--interval",
-    type=click.FloatRange(0.01, 86400),
+    type=FloatRange(0.01, 86400),
     default=10,
     show_default=True,
     help="Seconds between two samples.",

@@ -96,3 +96,16 @@ def test_p15_a_person_is_asked_once_and_never_about_a_change(tmp_path: Path) -> 
             True,
             False,
         )
+
+
+def test_a_pin_that_cannot_be_kept_is_a_warning(tmp_path: Path) -> None:
+    """The person has said that it is the server."""
+    root = Authority.root()
+    dev = root.delegate("dev", policy())
+    for name, content in (("ca.pem", dev.chain_pem), ("ca.key", dev.key_pem), ("cacert.pem", root.pem)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "albatross").write_text("no directory, to root neither\n")
+    with TlsServer(tmp_path, root.server(names=[]), root.pem, said(Unikernels(()))) as peer:
+        status, screen = at_a_terminal(tmp_path, peer.port, "y")
+    assert (status, "no unikernels" in screen) == (0, True), screen
+    assert f"warning: the pin cannot be kept: {tmp_path / 'albatross'}: file exists" in screen
