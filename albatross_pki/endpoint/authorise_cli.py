@@ -8,7 +8,7 @@ import signal
 import socket
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,12 @@ from albatross_pki.endpoint.options import (
 )
 from albatross_pki.errors import AlbatrossError
 from albatross_pki.transport.sockets import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from albatross_pki.endpoint.audit import AuditLog
+    from albatross_pki.endpoint.authoriser import Authoriser
+    from albatross_pki.endpoint.enforcing import Enforcement
+    from albatross_pki.transport.memory import SharedOctets
 
 DEFAULT_STATEDIR = "/var/lib/albatross-authorise"
 RESET_ASKED = "crl-reset"  # a file in the state directory that asks for it, at the next start or SIGHUP
@@ -80,65 +86,16 @@ def command(cacert: str, **options: Any) -> None:
 
 
 async def _serve(cacert: str, options: dict[str, Any]) -> None:
-    from albatross_pki.endpoint.audit import AuditLog
-    from albatross_pki.endpoint.authoriser import Authoriser
-    from albatross_pki.endpoint.daemons import Daemons
-    from albatross_pki.endpoint.enforcing import Enforcement
-    from albatross_pki.endpoint.host_names import HostNames
-    from albatross_pki.endpoint.issuers import Issuers
-    from albatross_pki.endpoint.recording import Recording
-    from albatross_pki.endpoint.replay import ReplayStore
-    from albatross_pki.endpoint.revocation import RevocationLists
-    from albatross_pki.policy.chain import JudgeOptions
     from albatross_pki.transport.channel import serve_unix
     from albatross_pki.transport.memory import SharedOctets
 
     bounds = AuthoriserBounds(**{name: options[name] for name in _SETTABLE})
-    statedir, tmpdir = options["statedir"], options["tmpdir"]
-    endpoint_users = options["endpoint_user"]
-    os.makedirs(statedir, mode=0o700, exist_ok=True)
-    anchors = _anchors(cacert)
-    peers = frozenset({os.geteuid(), *(user_id(user) for user in endpoint_users)})
-    names = HostNames(options["hosts"], options["cert"], peers, anchors, datetime.now(UTC))
+    statedir, others = options["statedir"], bool(options["endpoint_user"])
     with contextlib.ExitStack() as opened:
-        store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_holder=bounds.replay_entries_per_path)
-        opened.callback(store.close)
-        audit = AuditLog(os.path.join(statedir, "audit.log"))
-        opened.callback(audit.close)
-        issuers = Issuers(
-            os.path.join(statedir, "issuers"), most_octets=bounds.issuer_octets_per_delegation, now=datetime.now(UTC)
-        )
         memory = SharedOctets(bounds.request_octets)
-        daemons = Daemons(tmpdir, bounds, memory)
-        opened.callback(daemons.close)
-        authoriser = Authoriser(
-            anchors=anchors,
-            options=JudgeOptions(
-                hosts=names.names,
-                require_crl=options["require_crl"],
-                accept_plain_intermediates=options["accept_plain_intermediates"],
-                accept_unbound_images=options["accept_unbound_images"],
-            ),
-            store=store,
-            recording=Recording(audit, bounds, lambda: _free_octets(statedir)),
-            lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
-            issuers=issuers,
-            daemons=daemons,
-            bounds=bounds,
-            peers=peers,
-            names=names,
-        )
-        enforcement = Enforcement(
-            tmpdir=tmpdir,
-            lists=authoriser.lists,
-            issuers=issuers,
-            audit=audit,
-            anchors=lambda: authoriser.anchors,
-            clock=authoriser.clock,
-            stop=options["on_revoke"] == "stop",
-        )
-        path = os.path.join(tmpdir, "util", "authorise.sock")
-        listener = _listener(path, opened, activated=options["systemd_socket_activation"], others=bool(endpoint_users))
+        authoriser, enforcement, audit = _open(cacert, options, bounds, memory, opened)
+        path = os.path.join(options["tmpdir"], "util", "authorise.sock")
+        listener = _listener(path, opened, activated=options["systemd_socket_activation"], others=others)
         await audit.record({"kind": "started", "time": datetime.now(UTC).isoformat(), "pid": os.getpid()})
         await _reset_lists(authoriser, audit, statedir)
         serving = asyncio.gather(
@@ -170,25 +127,77 @@ async def _serve(cacert: str, options: dict[str, Any]) -> None:
         await authoriser.drain(_DRAIN_SECONDS)
 
 
+def _open(
+    cacert: str, options: dict[str, Any], bounds: AuthoriserBounds, memory: "SharedOctets", opened: contextlib.ExitStack
+) -> "tuple[Authoriser, Enforcement, AuditLog]":
+    """The authoriser with its records, as the options say; what must be closed at the end is in ``opened``."""
+    from albatross_pki.endpoint.audit import AuditLog
+    from albatross_pki.endpoint.authoriser import Authoriser
+    from albatross_pki.endpoint.daemons import Daemons
+    from albatross_pki.endpoint.enforcing import Enforcement
+    from albatross_pki.endpoint.host_names import HostNames
+    from albatross_pki.endpoint.issuers import Issuers
+    from albatross_pki.endpoint.recording import Recording
+    from albatross_pki.endpoint.replay import ReplayStore
+    from albatross_pki.endpoint.revocation import RevocationLists
+    from albatross_pki.policy.chain import JudgeOptions
+
+    statedir, tmpdir = options["statedir"], options["tmpdir"]
+    os.makedirs(statedir, mode=0o700, exist_ok=True)
+    anchors = _anchors(cacert)
+    peers = frozenset({os.geteuid(), *(user_id(user) for user in options["endpoint_user"])})
+    names = HostNames(options["hosts"], options["cert"], peers, anchors, datetime.now(UTC))
+    store = ReplayStore(os.path.join(statedir, "state.sqlite"), most_per_holder=bounds.replay_entries_per_path)
+    opened.callback(store.close)
+    audit = AuditLog(os.path.join(statedir, "audit.log"))
+    opened.callback(audit.close)
+    issuers = Issuers(
+        os.path.join(statedir, "issuers"), most_octets=bounds.issuer_octets_per_delegation, now=datetime.now(UTC)
+    )
+    daemons = Daemons(tmpdir, bounds, memory)
+    opened.callback(daemons.close)
+    authoriser = Authoriser(
+        anchors=anchors,
+        options=JudgeOptions(
+            hosts=names.names,
+            require_crl=options["require_crl"],
+            accept_plain_intermediates=options["accept_plain_intermediates"],
+            accept_unbound_images=options["accept_unbound_images"],
+        ),
+        store=store,
+        recording=Recording(audit, bounds, lambda: _free_octets(statedir)),
+        lists=RevocationLists(options["crl_dir"], os.path.join(statedir, "crls"), store, bounds),
+        issuers=issuers,
+        daemons=daemons,
+        bounds=bounds,
+        peers=peers,
+        names=names,
+    )
+    enforcement = Enforcement(
+        tmpdir=tmpdir,
+        lists=authoriser.lists,
+        issuers=issuers,
+        audit=audit,
+        anchors=lambda: authoriser.anchors,
+        clock=authoriser.clock,
+        stop=options["on_revoke"] == "stop",
+    )
+    return authoriser, enforcement, audit
+
+
 def _listener(path: str, opened: contextlib.ExitStack, *, activated: bool, others: bool) -> socket.socket:
     """The socket that systemd passed, or a new one, which is removed at the end. Raises ``AlbatrossError``."""
-    from albatross_pki.transport.sockets import activated_sockets, listen
+    from albatross_pki.transport.sockets import activated_socket, listen
 
     if not activated:
         # other users are told apart by their credentials (SO_PEERCRED), which nobody can forge
         listener = opened.enter_context(listen(path, 0o666 if others else 0o660))
         opened.callback(_unlink, path)
         return listener
-    passed = [opened.enter_context(each) for each in activated_sockets()]
-    if len(passed) != 1:
-        raise AlbatrossError(
-            f"systemd passed {len(passed)} sockets where one is needed",
-            hint="leave out --systemd-socket-activation to make one",
-        )
-    return passed[0]
+    return opened.enter_context(activated_socket())
 
 
-async def _reset_lists(authoriser: Any, audit: Any, statedir: str) -> None:
+async def _reset_lists(authoriser: "Authoriser", audit: "AuditLog", statedir: str) -> None:
     """If ``albatross-host crl reset`` has asked for it: forget numbers and pushed lists, once this is recorded."""
     asked = os.path.join(statedir, RESET_ASKED)
     if not os.path.lexists(asked):
@@ -212,7 +221,7 @@ def _free_octets(directory: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-async def _reload(authoriser: Any, audit: Any, cacert: str, statedir: str) -> None:
+async def _reload(authoriser: "Authoriser", audit: "AuditLog", cacert: str, statedir: str) -> None:
     """Anchors, lists and the audit log anew; what cannot be read stays as it was."""
     try:
         await _reset_lists(authoriser, audit, statedir)

@@ -12,8 +12,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
-from albatross_pki.transport.errors import NotListening
-from albatross_pki.transport.sockets import activated_sockets, listen, raise_descriptor_limit
+from albatross_pki.transport.sockets import activated_socket, listen, raise_descriptor_limit
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 def run_until_stopped(serve: Callable[[socket.socket], Awaitable[None]], path: str, *, activated: bool) -> None:
     """Run ``serve`` on the socket at ``path`` or on systemd's; raises ``NotListening``."""
     raise_descriptor_limit()
-    listener = _activated() if activated else listen(path)
+    listener = activated_socket() if activated else listen(path)
     try:
         log.info("listening on %s", path if not activated else "the socket of systemd")
         run_coroutine(lambda: serve(listener))
@@ -53,15 +52,3 @@ async def _until_stopped(work: Callable[[], Awaitable[None]]) -> None:
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _activated() -> socket.socket:
-    sockets = activated_sockets()
-    if len(sockets) != 1:
-        for one in sockets:
-            one.close()
-        raise NotListening(
-            f"systemd passed {len(sockets)} sockets where one is needed",
-            hint="leave out --systemd-socket-activation to make one",
-        )
-    return sockets[0]

@@ -121,6 +121,19 @@ def activated_sockets(environment: "os._Environ[str] | dict[str, str]" = os.envi
     return sockets
 
 
+def activated_socket() -> socket.socket:
+    """The only socket that systemd passed; raises ``NotListening`` if there is none, or there are more."""
+    sockets = activated_sockets()
+    if len(sockets) != 1:
+        for one in sockets:
+            one.close()
+        raise NotListening(
+            f"systemd passed {len(sockets)} sockets where one is needed",
+            hint="leave out --systemd-socket-activation to make one",
+        )
+    return sockets[0]
+
+
 def _make_room(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
