@@ -19,6 +19,7 @@ from albatross_pki.ca.finding import shown_name
 from albatross_pki.ca.issuer import Issuer
 from albatross_pki.ca.ledger import Issued, LedgerView, Revoked, write_time
 from albatross_pki.ca.plan import Plan
+from albatross_pki.commands import PolicyAdd
 from albatross_pki.errors import Refused
 from albatross_pki.extensions import AlbatrossExtension
 from albatross_pki.keys import spki_digest
@@ -50,8 +51,6 @@ def rights_digest(plan: Plan) -> str:
 
 
 def _delegated(plan: Plan) -> AlbatrossExtension:
-    from albatross_pki.commands import PolicyAdd
-
     if not isinstance(plan.command, PolicyAdd):
         raise RuntimeError("not a delegation")
     return AlbatrossExtension(plan.command)
