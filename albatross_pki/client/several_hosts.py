@@ -8,7 +8,8 @@ another. This process
 2. forks, at most ``MOST_AT_ONCE`` at a time, in the order in which the hosts were named;
 3. prints answers in that order: under the host's name for people, as one list of ``{"host", "answer", "error"}`` for
    programs, and behind the host's name with ``-o name``. What goes on (``console``, ``stats``, ``events --follow``) is
-   printed line by line as it comes, with the host in front, or as its ``"host"``;
+   printed line by line as it comes, with the host in front, or as its ``"host"``,
+   and what goes wrong meanwhile is told at once;
 4. ends with the status of the first host that failed, in that order. A host that fails hides no other's answer.
 """
 
@@ -82,12 +83,14 @@ def ask_hosts(names: Sequence[str], word: str, values: dict[str, Any], ask: Ask)
     fronts = dict(zip(names, prefixes([*map(printable, names)], coloured=colours_wanted()), strict=True))
 
     def heard(asked: _Asked, of_output: bool, line: str) -> None:
-        if not of_output:
-            asked.errors.append(line)
-        elif not streamed:
-            asked.lines.append(line)
+        if not streamed:
+            (asked.lines if of_output else asked.errors).append(line)
+        elif not of_output:
+            _tell(asked.name, line)  # at once: the others may go on for days
+        elif form == "json":
+            _show_document(line, asked.name)
         else:
-            _print(_with_host(line, asked.name) if form == "json" else fronts[asked.name] + line)
+            _print(fronts[asked.name] + line)
 
     asked = _run(names, ask, heard)
     if not streamed:
@@ -190,8 +193,13 @@ def _document(asked: _Asked, lines: bool) -> dict[str, Any]:
     return {"host": asked.name, "answer": answer, "error": "; ".join(problems) or None}
 
 
-def _with_host(line: str, name: str) -> str:
-    return json.dumps({**json.loads(line), "host": name})
+def _show_document(line: str, name: str) -> None:
+    try:
+        document = json.loads(line)
+    except ValueError:  # its process was ended while it wrote
+        _tell(name, "error: its last line is not whole")
+    else:
+        _print(json.dumps({**document, "host": name}))
 
 
 def _tell(name: str, line: str) -> None:

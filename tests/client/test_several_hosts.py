@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from albatross_pki.client import several_hosts
+from albatross_pki.client.several_hosts import ask_hosts
 from albatross_pki.names import Name
 from albatross_pki.replies import ConsoleLine, Empty, Failure, Policies
 from tests.client.peers import TlsServer, said
@@ -176,3 +179,34 @@ def test_what_all_hosts_need_is_loaded_once(tmp_path: Path) -> None:
         fleet = fleet_of(tmp_path, stack, [("red", POLICY), ("blue", POLICY)])
         done = fleet.run("policy", "--all-hosts", program=(sys.executable, "-c", LOADED_BY_EACH))
     assert (done.returncode, done.stderr.split("\n")) == (0, ["loaded:", "loaded:", ""])
+
+
+def test_a_document_that_was_cut_ends_nobody_else(capfd: pytest.CaptureFixture[str]) -> None:
+    def ask(name: str) -> int:
+        sys.stdout.write('{"line": "x"}\n' + ('{"li' if name == "cut" else ""))
+        return 137 if name == "cut" else 0
+
+    assert ask_hosts(["cut", "whole"], "console", {"form": "json"}, ask) == 137
+    out, err = capfd.readouterr()
+    documents = sorted(json.loads(line)["host"] for line in out.splitlines())
+    assert documents == ["cut", "whole"]
+    assert err == "error: cut: its last line is not whole\n"
+
+
+def test_who_is_not_there_is_told_while_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one ends only when that was told."""
+    heard, told = os.pipe()
+    monkeypatch.setattr(several_hosts, "_tell", lambda name, line: os.write(told, f"{name} {line}".encode()))
+
+    def ask(name: str) -> int:
+        if name == "down":
+            sys.stderr.write("error: connection refused\n")
+            return 122
+        ready, _, _ = select.select([heard], [], [], 20)
+        return 0 if ready else 1
+
+    with ExitStack() as stack:
+        for each in (heard, told):
+            stack.callback(os.close, each)
+        assert ask_hosts(["up", "down"], "stats", {"form": "table"}, ask) == 122
+        assert os.read(heard, 100) == b"down error: connection refused"
