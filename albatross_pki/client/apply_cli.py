@@ -112,7 +112,8 @@ def _compared(wanted: Wanted, target: Target, prune: bool) -> Difference:
 
 def _show(screen: Screen, wanted: Wanted, found: Difference, results: Sequence[Result]) -> None:
     if screen.form == "name":
-        text = "\n".join(shown(step.name) for step in found.steps)
+        left = {each.step.number for each in results if each.outcome is not Outcome.DONE}
+        text = "\n".join(shown(step.name) for step in found.steps if step.number not in left)
         if text:
             screen.document(None, text)
         return

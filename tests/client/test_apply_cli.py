@@ -22,10 +22,10 @@ from albatross_pki.command_line import TypedCommand
 from albatross_pki.commands import BlockAdd, BlockRemove, BlockSet
 from albatross_pki.console_script import execute
 from albatross_pki.errors import AlbatrossError, Refused
-from albatross_pki.messages import Header
+from albatross_pki.messages import Header, Payload
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
-from albatross_pki.replies import BlockDevices, Policies, Text, Unikernels
+from albatross_pki.replies import BlockDevices, Failure, Policies, Text, Unikernels
 from albatross_pki.transport.errors import ConnectionCut, Unreachable
 from tests.client.peers import Daemon
 
@@ -289,6 +289,24 @@ def test_an_image_that_was_written_again_since_the_plan_is_not_sent(
     (step,) = json.loads(captured.out)["steps"]
     assert (step["outcome"], step["text"]) == ("failed", f"{image}: was changed since it was looked at")
     assert captured.err == f"error: create unikernel u: {image}: was changed since it was looked at\n"
+
+
+def test_names_are_those_of_what_was_done(tmp_path: FilePath, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wanted.toml"
+    hello = EXAMPLES / "hello.spt"
+    file.write_text(
+        f'[unikernels.a]\nimage = "{hello}"\nstartup = 1\n[unikernels.b]\nimage = "{hello}"\nstartup = 2\n'
+        f'[unikernels.c]\nimage = "{hello}"\nstartup = 3\n'
+    )
+    there: list[list[Payload]] = [[Unikernels(())], [BlockDevices(())]]
+    words = [str(file), "--tmpdir", str(tmp_path), "-o", "name"]
+    with Daemon(tmp_path / "util" / "vmmd.sock", *there, *there, [Text("created")], [Failure("no room")]):
+        assert execute(program(), ["plan", *words], "albatross-client-local") == 1
+        assert capsys.readouterr().out == "a\nb\nc\n"
+        assert execute(program(), ["apply", *words], "albatross-client-local") == 117
+    captured = capsys.readouterr()
+    assert captured.out == "a\n"
+    assert captured.err.splitlines()[0] == "error: create unikernel b: no room"
 
 
 def filling(*answers: Text | AlbatrossError) -> tuple[list[type], Callable[[], str]]:
