@@ -206,3 +206,13 @@ BlockCommand = (
     BlockInfoRequest | BlockAdd | BlockAddOld | BlockRemove | BlockSet | BlockSetOld | BlockDump | BlockDumpOld
 )
 Command = ConsoleCommand | StatsCommand | UnikernelCommand | PolicyCommand | BlockCommand
+
+
+def has_arguments(command: object) -> bool:
+    """Whether a command brings arguments for a unikernel: in a certificate they stand in the clear."""
+    match command:
+        case UnikernelCreate(config=config):
+            return bool(config.settings.arguments)
+        case UnikernelRestart(new) if new is not None:
+            return bool(new.arguments)
+    return False

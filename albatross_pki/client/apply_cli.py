@@ -62,6 +62,10 @@ def apply_command(target_of: TargetOf, options: Sequence[click.Parameter], *, lo
             target.judge(deed.typed(step))
         if form == "table":
             _show(screen, wanted, found, [])
+        if target.remote is not None:
+            from albatross_pki.client.remote import warn_of_arguments
+
+            warn_of_arguments((deed.typed(step).command for step in found.steps), quiet=quiet)
         results = perform(found.steps, deed, lambda result: _tell(screen, result))
         if form != "table":
             _show(screen, wanted, found, results)

@@ -17,9 +17,10 @@ def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Sign what was typed, send it to a host, and show the answer."""
     from albatross_pki.client.options import reception_of, server_of, signer_of
     from albatross_pki.client.receive import receive
-    from albatross_pki.client.remote import send_one_shot
+    from albatross_pki.client.remote import send_one_shot, warn_of_arguments
 
     wait = _waiting(typed, how)
+    warn_of_arguments([typed.command], quiet=how["quiet"])
     receive(
         reception_of(how),
         typed.name,

@@ -80,6 +80,7 @@ def _write_request(typed: "TypedCommand", how: dict[str, Any]) -> None:
         bits=how["bits"],
         dialect=how["dialect"],
         output=None,
+        quiet=how["quiet"],
         overwrite=True,  # as Albatross 2.x does: requests are made again, keys are not
     )
 

@@ -18,7 +18,7 @@ from albatross_pki.client.credentials import Credentials, Signer, label_of, one_
 from albatross_pki.client.files import BadFile, WrongDevices, binding_of, judge_image, read_image
 from albatross_pki.client.progress import Readable, answer_awaited, upload_meter
 from albatross_pki.command_line import TypedCommand
-from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate
+from albatross_pki.commands import BlockAdd, BlockSet, UnikernelCreate, has_arguments
 from albatross_pki.console_script import say
 from albatross_pki.errors import AlbatrossError, Refused, system_error_text
 from albatross_pki.extensions import AnyCommand, ImageBinding
@@ -28,7 +28,7 @@ from albatross_pki.names import Name
 from albatross_pki.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from albatross_pki.client.local import OnData, OnSuccess
     from albatross_pki.policies import Policy
@@ -85,6 +85,18 @@ def send_one_shot(
         # only reached if the block device was made by us: nothing that exists is ever overwritten
         content = replace(typed, command=BlockSet(compressed=bool(typed.level)))
         send_one_shot(content, signer, server, on_success, on_data)
+
+
+def warn_of_arguments(commands: "Iterable[AnyCommand]", *, quiet: bool) -> None:
+    """Say, once for all ``commands``, what becomes of arguments in certificates.
+
+    TLS hides a certificate on its way, and nobody keeps this one; but it is read by more than the unikernel.
+    """
+    if not quiet and any(map(has_arguments, commands)):
+        say(
+            "warning",
+            "arguments stand in the certificate in the clear, for the host's endpoint and whoever may get the unikernel",
+        )
 
 
 def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:

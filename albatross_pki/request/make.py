@@ -9,7 +9,7 @@
 import os
 import sys
 
-from albatross_pki.commands import PolicyAdd, UnikernelCreate, UnikernelRestart
+from albatross_pki.commands import PolicyAdd, has_arguments
 from albatross_pki.console_script import say
 from albatross_pki.errors import Refused
 from albatross_pki.extensions import AnyCommand
@@ -25,9 +25,20 @@ from albatross_pki.request.csr import Wanted, make_request
 
 
 def write_request(
-    wanted: Wanted, *, key: str | None, key_type: str, bits: str, dialect: str, output: str | None, overwrite: bool
+    wanted: Wanted,
+    *,
+    key: str | None,
+    key_type: str,
+    bits: str,
+    dialect: str,
+    output: str | None,
+    overwrite: bool,
+    quiet: bool = False,
 ) -> None:
-    """Write ``NAME.key`` if needed and ``NAME.req``; raises ``Refused``, ``FileExists`` or ``BadKey``."""
+    """Write ``NAME.key`` if needed and ``NAME.req``; raises ``Refused``, ``FileExists`` or ``BadKey``.
+
+    ``quiet``: what is only worth knowing is not said.
+    """
     check(wanted, Dialect(dialect))
     stem = file_stem(wanted)
     target = output if output is not None else f"{stem}.req"
@@ -36,17 +47,8 @@ def write_request(
     kind = KeyType(f"rsa{bits}") if key_type == "rsa" else KeyType(key_type)
     private = _key(key, f"{stem}.key", kind)
     make_file(target, armour(REQUEST, make_request(wanted, private)), PUBLIC, replace=overwrite)
-    if _has_arguments(wanted.command):
+    if not quiet and has_arguments(wanted.command):
         say("warning", f"the arguments stand in {target}, and in the certificate made from it, for all to read")
-
-
-def _has_arguments(command: AnyCommand | None) -> bool:
-    match command:
-        case UnikernelCreate(config=config):
-            return bool(config.settings.arguments)
-        case UnikernelRestart(settings) if settings is not None:
-            return bool(settings.arguments)
-    return False
 
 
 def check(wanted: Wanted, dialect: Dialect) -> None:

@@ -42,6 +42,9 @@ def request() -> click.Command:
     return request_cli.program
 
 
+IN_THE_CLEAR = (
+    "warning: arguments stand in the certificate in the clear, for the host's endpoint and whoever may get the unikernel"
+)
 HELLO = Path(__file__).parents[2] / "examples" / "unikernels" / "hello.spt"
 
 # what every line of 2.x may have, whatever the command
@@ -120,10 +123,10 @@ def frame(text: str) -> Message:
 def shown(program: Program, words: str, capsys: pytest.CaptureFixture[str]) -> str:
     status = execute(program(), shlex.split(words))
     out, err = capsys.readouterr()
-    assert (status, err) == (
-        121,
-        f"error: nothing was sent, '-' is nobody's {'socket' if '=-' in words else 'address'}\n",
-    )
+    told = [f"error: nothing was sent, '-' is nobody's {'socket' if '=-' in words else 'address'}"]
+    if "--arg" in words and "-d -" in words:
+        told.insert(0, IN_THE_CLEAR)
+    assert (status, err.splitlines()) == (121, told)
     return out
 
 
@@ -231,3 +234,19 @@ def test_the_roots_of_1_x_may_be_a_directory(here: Path, capsys: pytest.CaptureF
     empty.mkdir()
     assert execute(remote_tls(), ["empty", "info.pem", "info.key", "-"]) == 124
     assert "no file in this directory holds a certificate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", ["", "-q", "--verbosity=quiet"])
+def test_arguments_in_a_certificate_are_warned_of_once(
+    quiet: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ("create hello hello.spt --arg=a --arg=b", "restart hello --replace-arguments --arg=a"):
+        execute(bistro(), shlex.split(f"{words} -d - {quiet}"))
+        assert capsys.readouterr().err.count(IN_THE_CLEAR) == (0 if quiet else 1)
+        execute(client(), shlex.split(f"{words} --csr {quiet}"))
+        assert capsys.readouterr().err.count("in the certificate made from it") == (0 if quiet else 1)
+    for words in ("create hello hello.spt", "restart hello", "destroy hello", "info"):
+        execute(bistro(), shlex.split(f"{words} -d -"))
+        assert "in the clear" not in capsys.readouterr().err
+    execute(client(), shlex.split("create hello hello.spt --arg=a --socket=-"))
+    assert "in the clear" not in capsys.readouterr().err
