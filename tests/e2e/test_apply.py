@@ -219,7 +219,7 @@ def test_through_tls(site: Site, dev: Authority) -> None:
     assert (again.status, again.out, again.err) == (0, "nothing to do\n", "")
     # and the same file on the host itself
     assert plan(site, "--path", "dev").status == 0
-    file(site, "")
+    file(site, 'path = "dev"\n')
     assert site.bistro(dev, "apply", "wanted.toml", "--prune").status == 0
     assert (info(site), site.tenders()) == ({}, [])
 
