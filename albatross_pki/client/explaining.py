@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from albatross_pki.console_script import INTERRUPTED
 from albatross_pki.errors import ExitCode
 
 REMOTE = "albatross-client-bistro"
@@ -38,6 +39,7 @@ FILES = {
 
 _LOCAL = (ExitCode.OK, ExitCode.REMOTE_COMMAND, ExitCode.COMMUNICATION, ExitCode.CONNECT, ExitCode.USAGE)
 _TLS = (ExitCode.CHAIN, ExitCode.LOCAL_AUTHENTICATION, ExitCode.REMOTE_AUTHENTICATION)
+INTERRUPTION = "interrupted with Ctrl-C"
 MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.CHAIN: "our own chain would be refused; nothing was sent",
@@ -127,6 +129,7 @@ def program_explanation(program: str) -> str:
     """The end of a program's help."""
     lines = [f"  {program} {each}" for each in PROGRAMS[program]]
     codes = [(str(int(code)), text) for code, text in MEANINGS.items() if code is not ExitCode.HTTP]
+    codes.append((str(INTERRUPTED), INTERRUPTION))
     sections = [_section("ENVIRONMENT", ENVIRONMENT), _section("EXIT CODES", codes)]
     return "\n\n".join([*sections, "\n".join(["\b", "EXAMPLES", *lines])])
 
@@ -134,12 +137,15 @@ def program_explanation(program: str) -> str:
 def exit_codes(word: str, command: click.Command) -> list[tuple[str, str]]:
     """The exit codes that a command has, and what they mean."""
     options = {each.name for each in command.params}
-    if word in NO_HOST or word.removeprefix("albatross-client-") in NO_HOST:
+    alone = word in NO_HOST or word.removeprefix("albatross-client-") in NO_HOST
+    if alone:
         codes = [ExitCode.OK, ExitCode.USAGE]
     else:
         codes = [*_LOCAL, *(_TLS if "destination" in options else ())]
         codes += [ExitCode.HTTP] if word == "update" else []
     rows = [(int(code), MEANINGS[code]) for code in codes]
+    if not alone:
+        rows.append((INTERRUPTED, INTERRUPTION))
     if word in SOMETHING_TO_DO:
         rows.append((1, SOMETHING_TO_DO[word]))
     return [(str(code), text) for code, text in sorted(rows)]

@@ -103,7 +103,8 @@ def test_every_command_tells_its_arguments_and_its_exit_codes(
     assert [line.split()[0] for line in told] == usage
     codes = section(lines, "EXIT CODES")
     assert codes[0].startswith("0 ")
-    assert codes[-1].startswith("124 ")
+    assert any(code.startswith("124 ") for code in codes)
+    assert codes[-1].startswith("124 " if word in explaining.NO_HOST else "130 ")
 
 
 def test_a_command_with_a_special_exit_code_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
