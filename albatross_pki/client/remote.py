@@ -93,10 +93,8 @@ def warn_of_arguments(commands: "Iterable[AnyCommand]", *, quiet: bool) -> None:
     TLS hides a certificate on its way, and nobody keeps this one; but it is read by more than the unikernel.
     """
     if not quiet and any(map(has_arguments, commands)):
-        say(
-            "warning",
-            "arguments stand in the certificate in the clear, for the host's endpoint and whoever may get the unikernel",
-        )
+        readers = "the host's endpoint and whoever may get the unikernel"
+        say("warning", f"arguments stand in the certificate in the clear, for {readers}")
 
 
 def judge_one_shot(typed: TypedCommand, signer: Signer) -> None:

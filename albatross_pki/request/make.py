@@ -12,7 +12,6 @@ import sys
 from albatross_pki.commands import PolicyAdd, has_arguments
 from albatross_pki.console_script import say
 from albatross_pki.errors import Refused
-from albatross_pki.extensions import AnyCommand
 from albatross_pki.files import PRIVATE, PUBLIC, STANDARD, FileExists, make_file, read_file
 from albatross_pki.keys import BadKey, KeyType, PrivateKey, generate_key, key_pem, load_key
 from albatross_pki.pem import REQUEST, armour
