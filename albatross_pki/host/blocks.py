@@ -17,6 +17,7 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
@@ -57,6 +58,7 @@ class BlockStore:
         self._disk = disk
         self._devices: dict[Name, int] = {}
         self._in_use: set[Name] = set()
+        self._claiming = threading.Lock()  # dumps claim in threads of their own
 
     @property
     def devices(self) -> Mapping[Name, int]:
@@ -111,11 +113,12 @@ class BlockStore:
 
     def claim(self, name: Name, verb: str) -> None:
         """Take the device, so that nobody else does; ``verb`` begins the refusal (``set block: is in use``)."""
-        if name not in self._devices:
-            raise BlockRefused(f"{verb}: not found", name)
-        if name in self._in_use:
-            raise BlockRefused(f"{verb}: is in use", name)
-        self._in_use.add(name)
+        with self._claiming:
+            if name not in self._devices:
+                raise BlockRefused(f"{verb}: not found", name)
+            if name in self._in_use:
+                raise BlockRefused(f"{verb}: is in use", name)
+            self._in_use.add(name)
 
     def release(self, name: Name) -> None:
         """Give a claimed device back."""

@@ -21,7 +21,6 @@ from albatross_pki.host.supervisor import Supervisor
 from albatross_pki.names import Name
 from albatross_pki.replies import BlockChunk, BlockDevices, BlockImage, BlockImageOld, Success, Text
 from albatross_pki.unikernels import BlockInfo
-from albatross_pki.wire.compression import decompress
 
 ADDED = "added block device"
 
@@ -54,7 +53,7 @@ class BlockCommands:
                 self._supervisor.events.tell(name, BlockReplaced(), rights.by)
                 return Text("set block device")
             case av5.BlockSetOld(compressed, content):
-                self._set_at_once(name, compressed, content)
+                await self._set_at_once(name, compressed, content)
                 self._supervisor.events.tell(name, BlockReplaced(), rights.by)
                 return Text("set block device")
             case av5.BlockDump(level):
@@ -98,7 +97,7 @@ class BlockCommands:
         self._add(name, command.size_mb, rights)
         if command.content is not None:
             try:
-                self._set_at_once(name, command.compressed, command.content)
+                await self._set_at_once(name, command.compressed, command.content)
             except AlbatrossError:
                 self._remove(name, rights)
                 raise
@@ -116,13 +115,12 @@ class BlockCommands:
                 await in_thread(replacement.write, chunk)
             await in_thread(replacement.commit)
 
-    def _set_at_once(self, name: Name, compressed: bool, content: bytes) -> None:
-        size = self._blocks.devices.get(name, 0) * MEBIBYTE
-        if (len(decompress(content, size)) if compressed else len(content)) > size:
-            raise Refused(["data exceeds block size"])
-        with self._blocks.replace(name, compressed) as replacement:
-            replacement.write(content)
-            replacement.commit()
+    async def _set_at_once(self, name: Name, compressed: bool, content: bytes) -> None:
+        with self._blocks.replace(name, compressed) as replacement:  # from here on it is busy
+            if not compressed and len(content) > self._blocks.devices[name] * MEBIBYTE:
+                raise Refused(["data exceeds block size"])
+            await in_thread(replacement.write, content)
+            await in_thread(replacement.commit)
 
     async def _dump(self, name: Name, level: int, conversation: Conversation) -> None:
         with contextlib.ExitStack() as stack:

@@ -116,7 +116,7 @@ class Deployments:
 
                 def commit(deployment: Deployment) -> None:
                     supervisor.events.stage(name, _deployed(events.RolledBack, deployment), rights.by)
-                    dropped = self._state.revert(name, deployment.number, remember=remembering.policies)
+                    dropped = self._state.revert(deployment, remember=remembering.policies)
                     self._images.dropped(dropped)
                     unikernel.deployment, unikernel.older = deployment, unikernel.older[1:]
                     remembering.confirm()
@@ -417,11 +417,8 @@ class Deployments:
 
         def commit(deployment: Deployment) -> None:
             self._supervisor.events.stage(deployment.name, what, remembering.by)
-            self._state.want(deployment.name, Wanted.RUNNING, remember=remembering.policies)
-            unikernel = self._supervisor.table[deployment.name]
-            if deployment.settings != unikernel.deployment.settings:
-                self._state.amend(deployment)
-                unikernel.deployment = deployment
+            self._state.run(deployment, remember=remembering.policies)
+            self._supervisor.table[deployment.name].deployment = deployment
             remembering.confirm()
 
         return commit

@@ -154,21 +154,27 @@ class State:
             for path, policy in policies:
                 execute("INSERT INTO policies VALUES (?, ?)", (str(path), _policy_text(policy)))
 
-    def revert(self, name: Name, number: int, *, remember: ChainPolicies = NO_CHANGE) -> list[bytes]:
-        """Make the older deployment ``number`` the current one of ``name`` and forget those after it."""
+    def revert(self, deployment: Deployment, *, remember: ChainPolicies = NO_CHANGE) -> list[bytes]:
+        """Make ``deployment``, an older one, the current one of its name, and forget those after it."""
+        name = str(deployment.name)
         with self._transaction() as execute:
+            _amend(execute, deployment)
             execute("UPDATE unikernels SET deployment = ?, wanted = ? WHERE name = ?",
-                    (number, Wanted.RUNNING.value, str(name)))  # fmt: skip
+                    (deployment.number, Wanted.RUNNING.value, name))  # fmt: skip
             _remember(execute, remember)
-            return self._prune(execute, "name = ? AND number > ?", (str(name), number))
+            return self._prune(execute, "name = ? AND number > ?", (name, deployment.number))
 
     def amend(self, deployment: Deployment) -> None:
         """Write the changed settings of a deployment that is recorded."""
         with self._transaction() as execute:
-            execute(
-                "UPDATE deployments SET config = ? WHERE number = ?",
-                (encode_config(deployment.config()), deployment.number),
-            )
+            _amend(execute, deployment)
+
+    def run(self, deployment: Deployment, *, remember: ChainPolicies = NO_CHANGE) -> None:
+        """Record that the current ``deployment`` of its name is to run, with the settings that it has now."""
+        with self._transaction() as execute:
+            _amend(execute, deployment)
+            execute("UPDATE unikernels SET wanted = ? WHERE name = ?", (Wanted.RUNNING.value, str(deployment.name)))
+            _remember(execute, remember)
 
     def want(self, name: Name, wanted: Wanted, *, remember: ChainPolicies = NO_CHANGE) -> None:
         """Record that ``name`` is to run or to be stopped."""
@@ -389,6 +395,12 @@ def _insert(execute: _Execute, deployment: Deployment, wanted: Wanted) -> None:
         ),
     )
     execute("INSERT OR REPLACE INTO unikernels VALUES (?, ?, ?)", (name, deployment.number, wanted.value))
+
+
+def _amend(execute: _Execute, deployment: Deployment) -> None:
+    execute(
+        "UPDATE deployments SET config = ? WHERE number = ?", (encode_config(deployment.config()), deployment.number)
+    )
 
 
 def _remember(execute: _Execute, policies: ChainPolicies) -> None:

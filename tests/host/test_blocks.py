@@ -3,8 +3,11 @@
 import errno
 import os
 import stat
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path as FilePath
 
@@ -357,3 +360,30 @@ def test_a_name_too_long_for_the_file_system_is_refused(store: BlockStore) -> No
     name = Name.parse(":".join(["a" * 63] * 5))
     assert refusal(lambda: store.add(name, 1)) == "add block: file name too long"
     assert name not in store.devices
+
+
+def test_p25_of_many_threads_that_claim_a_device_at_once_one_has_it(tmp_path: FilePath) -> None:
+    store = BlockStore(str(tmp_path))
+    name = Name.parse("dev:disk")
+    store.scan()
+    store.add(name, 1)
+    store.claim(name, "set block")
+    together = threading.Barrier(8)
+
+    def claim() -> bool:
+        together.wait()
+        try:
+            store.claim(name, "dump block")
+        except BlockRefused:
+            return False
+        return True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(300):
+                store.release(name)
+                assert [each.result() for each in [threads.submit(claim) for _ in range(8)]].count(True) == 1
+    finally:
+        sys.setswitchinterval(interval)

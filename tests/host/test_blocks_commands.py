@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import threading
+import tracemalloc
 import zlib
 from pathlib import Path as FilePath
 
@@ -109,6 +111,44 @@ async def test_the_old_encodings_are_answered(tmp_path: FilePath) -> None:
         assert text_of(await host.ask(DISK, BlockSetOld(False, bytes(MB + 1)))) == "data exceeds block size"
         assert isinstance(await host.ask("dev:more", BlockAddOld(1, False, bytes(MB + 1))), Failure)
         assert await host.ask("dev:more", BlockInfoRequest()) == BlockDevices(())
+
+
+async def test_p05_an_old_upload_that_waits_for_the_disk_hinders_nobody(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        waiting.set()
+        assert go_on.wait(20)
+        real(descriptor)
+
+    async with inside(tmp_path) as host:
+        await host.ask(DISK, BlockAdd(1))
+        monkeypatch.setattr(os, "fsync", slow)
+        upload = asyncio.create_task(host.ask(DISK, BlockSetOld(True, zlib.compress(b"new"))))
+        try:
+            await host.until(waiting.is_set)
+            assert text_of(await host.ask(DISK, BlockDump(0))) == "dump block: is in use"
+        finally:
+            go_on.set()
+        assert await upload == Text("set block device")
+        assert await content(host) == b"new".ljust(MB, b"\0")
+
+
+async def test_p04_an_old_upload_that_is_a_bomb_is_not_inflated_in_memory(tmp_path: FilePath) -> None:
+    packed = zlib.compressobj(9)
+    bomb = b"".join(packed.compress(bytes(MB)) for _ in range(128)) + packed.flush()
+    async with inside(tmp_path) as host:
+        await host.ask(DISK, BlockAdd(128))
+        tracemalloc.start()
+        try:
+            assert await host.ask(DISK, BlockSetOld(True, bomb)) == Text("set block device")
+            assert tracemalloc.get_traced_memory()[1] < 16 * MB
+        finally:
+            tracemalloc.stop()
+        assert text_of(await host.ask(DISK, BlockSetOld(True, zlib.compress(bytes(129 * MB))))) == "stream exceeds size"
 
 
 def first_octet(root: FilePath) -> int:

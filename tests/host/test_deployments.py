@@ -23,9 +23,9 @@ from albatross_pki.commands import (
 )
 from albatross_pki.extensions import ImageBinding, Rollback, Start, Status, Stop
 from albatross_pki.host.limits import HISTORY_DEPTH
-from albatross_pki.host.preparation import prepare
+from albatross_pki.host.preparation import Prepared, prepare
 from albatross_pki.host.rights import Rights
-from albatross_pki.host.supervisor import Patience
+from albatross_pki.host.supervisor import Patience, Running, Unikernel, without_name
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Text, UnikernelImage, Unikernels
@@ -374,6 +374,30 @@ async def test_exit_64_with_the_injected_name_starts_again_without_it(tmp_path: 
         answer = text_of(await host.ask(NAME, create("--exit=64", force=True)))
         assert "exit 64" in answer
         assert "put back" in answer
+
+
+async def test_an_older_deployment_that_starts_without_its_name_now_is_recorded_so(tmp_path: FilePath) -> None:
+    """Exit 64 with the injected name, at a rollback: the next start of the daemon must not try it with the name."""
+    async with inside(tmp_path) as host:
+        supervisor = host.supervisor
+        await host.ask(NAME, create("one"))
+        await host.ask(NAME, create("two", force=True))
+        unikernel = supervisor.table[Name.parse(NAME)]
+        nameless = without_name(unikernel.older[0])
+        real = supervisor.bring_up
+
+        async def bring_up(unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False) -> Running:
+            """As if the guest had ended with 64 for its name and came up without it."""
+            if prepared.deployment.settings.add_name:
+                prepared.discard()
+                prepared = await prepare(supervisor.host, nameless)
+            return await real(unikernel, prepared, on_trial=on_trial)
+
+        supervisor.bring_up = bring_up  # type: ignore[method-assign]
+        assert text_of(await host.ask(NAME, Rollback())) == "rolled back unikernel"
+        assert unikernel.deployment.settings == nameless.settings
+        (record,) = host.state.load().unikernels
+        assert [each.settings for each in record.deployments] == [nameless.settings]
 
 
 async def test_p34_a_digest_is_no_right(tmp_path: FilePath) -> None:

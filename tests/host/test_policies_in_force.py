@@ -1,6 +1,9 @@
 """Policies where they count: at the moment of creation, at every level, for everybody at once."""
 
 import asyncio
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 
 import pytest
@@ -9,10 +12,11 @@ from albatross_pki.authorised import ChainPolicy
 from albatross_pki.commands import PolicyAdd, PolicyInfo, PolicyRemove, UnikernelDestroy, UnikernelInfoRequest
 from albatross_pki.extensions import Status, Stop
 from albatross_pki.host.rights import Rights
+from albatross_pki.messages import Payload
 from albatross_pki.names import Name, Path
 from albatross_pki.policies import Policy
 from albatross_pki.replies import Failure, Policies, Text, Unikernels
-from tests.host.running import RESTART, Inside, chain_policy, create, inside, text_of
+from tests.host.running import RESTART, Inside, chain_policy, create, daemon, inside, text_of
 
 CREATED = Text("created unikernel")
 
@@ -76,6 +80,27 @@ async def test_p11_of_fifty_at_once_for_one_last_place_one_wins(tmp_path: FilePa
         refused = [answer for answer in answers if answer != CREATED]
         assert all(isinstance(each, Failure) and "maximum amount" in each.text for each in refused)
         assert host.supervisor.tree.usage(Path(("a",))).unikernels == 3
+
+
+def test_p11_of_fifty_clients_at_once_one_has_the_last_place_and_one_process_runs(tmp_path: FilePath) -> None:
+    """The same over fifty connections to a daemon, half of them for one name."""
+    with daemon(tmp_path) as host, ThreadPoolExecutor(50) as clients:
+        host.ask(f"{host.prefix}:", PolicyAdd(policy(3)))
+        assert host.ask(f"{host.prefix}:{host.label('a')}", create()) == CREATED
+        assert host.ask(f"{host.prefix}:b:{host.label('b')}", create()) == CREATED
+        together = threading.Barrier(50)
+
+        def one_of_many(number: int) -> Payload:
+            label = "same" if number % 2 else f"n{number}"
+            together.wait()
+            return host.ask(f"{host.prefix}:{host.label('c')}{label}", create())
+
+        answers = list(clients.map(one_of_many, range(50)))
+        assert answers.count(CREATED) == 1
+        refused = [answer.text for answer in answers if isinstance(answer, Failure)]
+        assert len(refused) == 49
+        assert all(re.search("maximum amount|same name|is being changed", text) for text in refused)
+        assert len(host.running()) == len(host.unikernels()) == len(host.recorded_pids()) == 3
 
 
 async def test_p11_a_swap_holds_the_larger_of_both(tmp_path: FilePath) -> None:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 
@@ -77,8 +78,11 @@ def test_the_history_is_as_long_as_asked_for_and_tells_what_goes_out_of_use(stat
     dropped = [state.deploy(deployment(n, image=images[n]), Wanted.RUNNING, keep=2) for n in range(5)]
     assert dropped == [[], [], [], [images[0]], [images[1]]]
     assert [each.number for each in state.load().unikernels[0].deployments] == [4, 3, 2]
-    assert state.revert(NAME, 3) == [images[4]]
+    before = deployment(3, image=images[3])
+    changed = replace(before, settings=replace(before.settings, add_name=True, memory_mb=5))
+    assert state.revert(changed) == [images[4]]  # with the settings that it came up with
     assert [each.number for each in state.load().unikernels[0].deployments] == [3, 2]
+    assert state.load().unikernels[0].deployments[0] == changed
     assert state.forget(NAME) == [images[2], images[3]]
     assert state.load().unikernels == ()
 
