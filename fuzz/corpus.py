@@ -182,8 +182,27 @@ def _certificates() -> list[bytes]:
 
 
 def _revocation_lists() -> list[bytes]:
+    """Good ones, and one of each kind that is not taken."""
     root = Authority.root()
-    return [root.crl(), root.crl([root.leaf(), 7], 2)]
+    partition = x509.IssuingDistributionPoint(
+        full_name=[x509.UniformResourceIdentifier("http://example/crl")],
+        relative_name=None,
+        only_contains_user_certs=True,
+        only_contains_ca_certs=False,
+        only_some_reasons=None,
+        indirect_crl=False,
+        only_contains_attribute_certs=False,
+    )
+    key_id = x509.AuthorityKeyIdentifier(bytes(20), None, None)
+    reasons = (x509.ReasonFlags.key_compromise, x509.ReasonFlags.remove_from_crl)
+    return [
+        root.crl(),
+        root.crl([root.leaf(), 7], 2, add=[(key_id, False)]),
+        root.crl(number=None),
+        root.crl(add=[(x509.DeltaCRLIndicator(1), True)]),
+        root.crl(add=[(partition, True)]),
+        *(root.crl([7], entry=[(x509.CRLReason(reason), False)]) for reason in reasons),
+    ]
 
 
 def _requests() -> list[bytes]:
