@@ -42,7 +42,10 @@ def request() -> click.Command:
     return request_cli.program
 
 
-IN_THE_CLEAR = "warning: arguments stand in the certificate in the clear, for the host's endpoint and whoever may get the unikernel"
+IN_THE_CLEAR = (
+    "warning: arguments stand in the certificate in the clear, "
+    "for the host's endpoint and whoever may get the unikernel"
+)
 HELLO = Path(__file__).parents[2] / "examples" / "unikernels" / "hello.spt"
 
 # what every line of 2.x may have, whatever the command
