@@ -79,15 +79,19 @@ class Listening:
         return False
 
     def serves(self) -> bool:
-        """Whether somebody takes connections from there: at the end of ours, the other side ends it too."""
+        """Whether somebody takes connections from there: at the end of ours, the other side ends it too.
+
+        A unix socket's queue takes them before anybody does, and those of one that ends meanwhile are reset. A port is
+        served when it is bound: its program does that last.
+        """
+        if self.path is None:
+            return self.answers()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(0.2)
             try:
-                probe.connect(self.path or "")
+                probe.connect(self.path)
                 probe.shutdown(socket.SHUT_WR)
                 probe.recv(1)
-            except ConnectionError:
-                return True
             except OSError:
                 return False
             return True
@@ -450,7 +454,7 @@ class Ensemble:
         """Raises ``DidNotStart``; returns early if ``wake`` becomes readable: then it does not matter any more."""
         deadline = time.monotonic() + READY_TIMEOUT
         for listening in program.ready:
-            while not (listening.serves() if program.sockets else listening.answers()):
+            while not listening.serves():
                 self._check_alive(program, process)
                 if _is_readable(wake):
                     return

@@ -44,12 +44,17 @@ listener.bind(path)
 listener.listen()
 log.write("start " + name + "\\n")
 if "dies" in rest:
+    listener.settimeout(0.01)
     while not os.path.exists("go"):
-        signal.sigtimedwait([], 0.01)
+        try:
+            listener.accept()[0].close()
+        except TimeoutError:
+            pass
+    listener.settimeout(None)
     signal.signal(signal.SIGALRM, lambda *_: (print("my last words", flush=True), os._exit(3)))
     signal.setitimer(signal.ITIMER_REAL, 0.05)
 while True:
-    signal.pause()
+    listener.accept()[0].close()
 """
 
 
@@ -324,3 +329,24 @@ def test_files_that_cannot_be_renewed_are_told_and_nothing_ends(directory: Path,
     finally:
         os.close(asked)
         assert ensemble.stop() == []
+
+
+def test_whoever_listens_and_ends_before_it_serves_has_not_started(directory: Path) -> None:
+    """As albatrossd with a state that cannot be read: its sockets are there before it looks."""
+    program = directory / "early"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import select, socket, sys\n"
+        "listener = socket.socket(socket.AF_UNIX)\n"
+        "listener.bind(sys.argv[1])\n"
+        "listener.listen()\n"
+        "select.select([listener], [], [])\n"
+        "print('error: the state is damaged', flush=True)\n"
+        "sys.exit(7)\n"
+    )
+    program.chmod(0o755)
+    path = str(directory / "run" / "early.sock")
+    ensemble = Ensemble(str(directory))
+    with pytest.raises(DidNotStart, match="early ended with status 7: error: the state is damaged"):
+        ensemble.start((Program("early", (path,), (Listening(path),)),))
+    ensemble.stop()
