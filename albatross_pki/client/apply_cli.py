@@ -21,7 +21,7 @@ from albatross_pki.client.table import layout
 from albatross_pki.client.update_cli import SOMETHING_TO_DO
 from albatross_pki.client.wanted import Wanted, read_wanted, shown
 from albatross_pki.command_line import PATH
-from albatross_pki.errors import ExitCode, Refused
+from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.names import Path
 from albatross_pki.text import printable
 
@@ -58,8 +58,7 @@ def apply_command(target_of: TargetOf, options: Sequence[click.Parameter], *, lo
         found = _compared(wanted, target, prune)
         screen = Screen.standard(form, quiet)
         deed = Deed(target)
-        for step in found.steps:
-            target.judge(deed.typed(step))
+        _judge(found.steps, deed)
         if form == "table":
             _show(screen, wanted, found, [])
         if target.remote is not None:
@@ -112,6 +111,28 @@ def _read(file: str, path: Path | None, prune: bool, how: dict[str, Any], target
 def _compared(wanted: Wanted, target: Target, prune: bool) -> Difference:
     present = survey(target, policies=target.remote is None and (prune or bool(wanted.policies)))
     return difference(wanted, present, prune=prune)
+
+
+def _judge(steps: Sequence[Step], deed: Deed) -> None:
+    """Refuse everything that the delegation does not allow, at once; what is wrong with all steps is told once."""
+    refused: list[tuple[Step, AlbatrossError]] = []
+    for step in steps:
+        try:
+            deed.target.judge(deed.typed(step))
+        except AlbatrossError as error:
+            refused.append((step, error))
+    if not refused:
+        return
+    first = refused[0][1]
+    if len(refused) == len(steps) > 1 and {error.message for _, error in refused} == {first.message}:
+        raise first
+    told = Refused([f"{sentence(step)}: {reason}" for step, error in refused for reason in _reasons(error)])
+    told.hint, told.exit_code = first.hint, first.exit_code
+    raise told
+
+
+def _reasons(error: AlbatrossError) -> Sequence[str]:
+    return error.reasons if isinstance(error, Refused) else (error.message,)
 
 
 def _show(screen: Screen, wanted: Wanted, found: Difference, results: Sequence[Result]) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from albatross_pki.client import apply_cli
 from albatross_pki.client.apply import Deed, Target
 from albatross_pki.client.apply_cli import plan_document, plan_text
 from albatross_pki.client.comparison import Change
 from albatross_pki.client.conversation import CommandFailed, NoAnswer
+from albatross_pki.client.credentials import ChainRefused
 from albatross_pki.client.difference import Action, Difference, Kind, Step, difference
 from albatross_pki.client.local import OnData, OnSuccess
 from albatross_pki.client.local_cli import program
@@ -307,6 +309,33 @@ def test_names_are_those_of_what_was_done(tmp_path: FilePath, capsys: pytest.Cap
     captured = capsys.readouterr()
     assert captured.out == "a\n"
     assert captured.err.splitlines()[0] == "error: create unikernel b: no room"
+
+
+def judged(*errors: AlbatrossError | None) -> AlbatrossError:
+    """What is told when the steps of a plan are refused so."""
+    left = list(errors)
+
+    def judge(_: TypedCommand) -> None:
+        if (error := left.pop(0)) is not None:
+            raise error
+
+    steps = [Step(number, Action.DESTROY, Kind.UNIKERNEL, Name.parse(f"u{number}")) for number in range(len(errors))]
+    with pytest.raises(AlbatrossError) as refused:
+        apply_cli._judge(steps, Deed(Target(lambda *_: None, Path(), judge=judge)))
+    return refused.value
+
+
+def test_every_step_that_is_not_allowed_is_named() -> None:
+    several = judged(None, ChainRefused(["no", "never"], hint="ask"), Refused(["too much"]))
+    assert isinstance(several, Refused)
+    assert several.reasons == (
+        "destroy unikernel u1: no",
+        "destroy unikernel u1: never",
+        "destroy unikernel u2: too much",
+    )
+    assert (several.hint, several.exit_code) == ("ask", 116)
+    key = AlbatrossError("ca.key: permission denied")
+    assert judged(key, AlbatrossError("ca.key: permission denied")) is key
 
 
 def filling(*answers: Text | AlbatrossError) -> tuple[list[type], Callable[[], str]]:

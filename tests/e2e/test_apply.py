@@ -246,6 +246,7 @@ def test_p30_what_the_delegation_does_not_allow_is_refused_before_anything_is_se
     file(site, REMOTE.replace('memory_mb = 16\narguments = ["--greeting=hi"]', "memory_mb = 999"))
     refused = site.bistro(dev, "apply", "wanted.toml")
     assert refused.status == 124
+    assert all(line.startswith("create unikernel hello: ") for line in refused.errors)
     assert "999 MB memory" in refused.err
     assert json.loads(site.local("block", "-o", "json").out) == []
 
