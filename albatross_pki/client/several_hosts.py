@@ -13,9 +13,11 @@ another. This process
 4. ends with the status of the first host that failed, in that order. A host that fails hides no other's answer.
 """
 
+import io
 import json
 import os
 import selectors
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,7 @@ READING = frozenset(
 STREAMS = frozenset({"console", "stats"})
 LINES = frozenset({"events", "update"})  # their JSON is a document a line
 _PIECE = 1 << 16
+_INDENT = "  "  # of answers below their host's name
 _KINDS = ("error", "warning", "note")
 
 Ask = Callable[[str], int]
@@ -80,6 +83,8 @@ def ask_hosts(names: Sequence[str], word: str, values: dict[str, Any], ask: Ask)
     if streamed and len(names) > MOST_AT_ONCE:
         raise AlbatrossError(f"at most {MOST_AT_ONCE} hosts can be followed at once, these are {len(names)}")
     load_what_all_need()
+    if not streamed and sys.stdout.isatty():
+        ask = _looked_at(ask, shutil.get_terminal_size().columns - len(_INDENT))
     fronts = dict(zip(names, prefixes([*map(printable, names)], coloured=colours_wanted()), strict=True))
 
     def heard(asked: _Asked, of_output: bool, line: str) -> None:
@@ -99,6 +104,25 @@ def ask_hosts(names: Sequence[str], word: str, values: dict[str, Any], ask: Ask)
         for line in each.errors:
             _tell(each.name, line)
     return next((each.status for each in asked if each.status), 0)
+
+
+class _Seen(io.TextIOWrapper):
+    """A pipe whose other end shows what comes on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _looked_at(ask: Ask, columns: int) -> Ask:
+    """``ask`` in a host's own process, with answers as on a terminal of ``columns``: relative times, its width."""
+
+    def seen(name: str) -> int:
+        os.environ["COLUMNS"] = str(max(columns, 1))
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        sys.stdout = _Seen(sys.stdout.detach(), encoding="utf-8", errors="surrogateescape")
+        return ask(name)
+
+    return seen
 
 
 def load_what_all_need() -> None:
@@ -180,7 +204,7 @@ def _show(asked: Sequence[_Asked], form: str, *, lines: bool) -> None:
             for line in each.lines:
                 _print(f"{printable(each.name)} {line}")
         elif each.lines:
-            _print("\n".join([f"{printable(each.name)}:", *(f"  {line}" for line in each.lines)]))
+            _print("\n".join([f"{printable(each.name)}:", *(_INDENT + line for line in each.lines)]))
 
 
 def _document(asked: _Asked, lines: bool) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from albatross_pki.unikernels import QUIT, FailBehaviour, Settings
 
 MAX_FILE = 1 << 20  # octets
 MAX_NUMBER = 2**31 - 1
+BHYVE = ("type", "typ", "cpus", "linux_boot", "linux_boot_partition")  # what one might write for a BHyve unikernel
 SECTIONS = ("policies", "blocks", "unikernels")
 T = TypeVar("T")
 
@@ -178,6 +179,13 @@ class _Table:
     def note(self, text: str) -> None:
         self._mistakes.append(f"{self.place}: {text}")
 
+    def refuse(self, keys: Iterable[str], why: str) -> None:
+        """Note each of ``keys`` that is there, with the reason."""
+        for key in keys:
+            if key in self._table:
+                self._asked.add(key)
+                self.note(f"'{key}': {why}")
+
     def end(self) -> None:
         """Note every field that nobody has asked for."""
         for key in self._table:
@@ -294,6 +302,7 @@ def _block(table: _Table, directory: str) -> WantedBlock:
 
 
 def _unikernel(table: _Table, directory: str) -> WantedUnikernel:
+    table.refuse(BHYVE, "BHyve unikernels are not applied: a host tells nothing of their disk that could be compared")
     settings = Settings(
         cpuids=table.numbers("cpuids") or frozenset({0}),
         memory_mb=table.number("memory_mb", 1, 32),

@@ -436,6 +436,12 @@ def test_entries_that_contradict_each_other() -> None:
     ]
 
 
+def test_a_bhyve_unikernel_in_a_file_is_refused_with_the_reason() -> None:
+    mistakes = mistakes_of({"unikernels": {"vm": {"image": "i", "typ": "bhyve", "linux_boot": "hd0"}}})
+    why = "BHyve unikernels are not applied: a host tells nothing of their disk that could be compared"
+    assert mistakes == [f"unikernels.vm: 'typ': {why}", f"unikernels.vm: 'linux_boot': {why}"]
+
+
 def test_a_file_is_read_as_it_is_documented() -> None:
     mistakes: list[str] = []
     document: dict[str, object] = {

@@ -1,11 +1,15 @@
 """Several hosts at once: real processes, servers of the test's own, answers side by side."""
 
+import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +19,10 @@ import pytest
 from albatross_pki.client import several_hosts
 from albatross_pki.client.several_hosts import ask_hosts
 from albatross_pki.names import Name
-from albatross_pki.replies import ConsoleLine, Empty, Failure, Policies
+from albatross_pki.replies import ConsoleLine, Empty, Failure, Policies, Unikernels
 from tests.client.peers import TlsServer, said
 from tests.client.test_remote import DEV, ROOT
+from tests.client.test_show import DEV_WEB, WEB
 from tests.pki_builder import NOW, policy
 
 PROGRAMS = Path(sys.executable).parent
@@ -46,14 +51,14 @@ class Fleet:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
-    def start(self, *words: str, program: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    def start(self, *words: str, program: Sequence[str] = (), stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
         (self._directory / "hosts.toml").write_text(self._entries)
         return subprocess.Popen(
             [*(program or [str(PROGRAMS / "albatross-client-bistro")]), *words],
             cwd=self._directory,
             env={"PATH": os.environ["PATH"], "ALBATROSS_CONFIG": "hosts.toml", "HOME": str(self._directory)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -210,3 +215,24 @@ def test_who_is_not_there_is_told_while_the_others_go_on(monkeypatch: pytest.Mon
             stack.callback(os.close, each)
         assert ask_hosts(["up", "down"], "stats", {"form": "table"}, ask) == 122
         assert os.read(heard, 100) == b"down error: connection refused"
+
+
+def test_on_a_terminal_answers_are_as_a_terminal_has_them(tmp_path: Path) -> None:
+    """Relative times, and no line wider than the terminal, although each host's process writes into a pipe."""
+    running = said(Unikernels(((DEV_WEB, WEB),)))
+    with ExitStack() as stack:
+        fleet = fleet_of(tmp_path, stack, (("blue", running), ("green", running)))
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 110, 0, 0))
+        with fleet.start("info", "--all-hosts", stdout=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO is the end of a terminal
+                while octets := os.read(ours, 1 << 16):
+                    shown += octets
+            assert process.wait(60) == 0
+        os.close(ours)
+    lines = shown.decode().splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == ["blue:", "green:"]
+    assert sum(" ago" in line for line in lines) == 2, lines
+    assert max(map(len, lines)) == 110  # digests give way
