@@ -104,6 +104,7 @@ def wanted(host: Daemon) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(os.path.join(host.dbdir, "albatross.sqlite"))) as database:
         rows = database.execute(
             "SELECT unikernels.name, config FROM unikernels JOIN deployments ON deployment = number"
+            " WHERE wanted = 'running'"
         ).fetchall()
     return {name: (decode_config(config).settings.arguments or ("",))[0] for name, config in rows}
 
