@@ -44,7 +44,7 @@ from albatross_pki.option_prefixes import spelled_out
 from albatross_pki.policies import Policy
 from albatross_pki.syntax import BadValue, parse_block, parse_count, parse_network, parse_since
 from albatross_pki.unikernels import QUIT, FailBehaviour, Settings, UnikernelConfig, UnikernelType
-from albatross_pki.upstream_words import or_help, take_common_options
+from albatross_pki.upstream_words import or_help, take_common_options, take_version
 
 MAX_NUMBER = 2**31 - 1
 _ROOT = Name()
@@ -91,6 +91,7 @@ class Commands(click.Group):
         command = self._find(ctx, cmd_name)
         if command is not None and not isinstance(command, click.Group):
             take_common_options(command)
+            take_version(command)
         return command
 
     def _find(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

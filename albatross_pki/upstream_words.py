@@ -3,11 +3,13 @@
 * ``-v`` (repeatable), ``--verbose``, ``--verbosity=LEVEL`` and ``--color=WHEN``: ours have no log to be verbose in, but
   ``quiet`` is ``--quiet``, ``debug`` (``-vv``) shows arguments with ``-o upstream``, and ``never`` is ``NO_COLOR``;
 * ``--help=FORMAT``: the same text in every format, because a terminal's pager is not ours to start;
+* ``--version`` behind a command, too;
 * a program without a command shows its help and ends with 0.
 """
 
 import os
 from collections.abc import Sequence
+from itertools import dropwhile
 from typing import Any
 
 import click
@@ -38,8 +40,23 @@ def plain_help(argument: str) -> str:
     return spelling if spelling == "--help" and value in HELP_FORMATS else argument
 
 
+def take_version(command: click.Command) -> None:
+    """Let ``command`` answer ``--version`` as its program does."""
+    if not any("--version" in parameter.opts for parameter in command.params):
+        asked = click.Option(
+            ["--version"], is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_tell_version
+        )
+        command.params = [*command.params, asked]
+
+
 def or_help(ctx: click.Context, arguments: Sequence[str]) -> list[str]:
-    """The arguments of a program; without any its help is shown, and it ends with 0."""
+    """The arguments of a program; without any its help is shown, and it ends with 0.
+
+    What all commands have may stand before ``--help`` and ``--version``, and alone; before a command it may not.
+    """
+    rest = list(dropwhile(_is_common, arguments))
+    if not rest or rest[0].partition("=")[0] in ("--help", "--version"):
+        arguments = rest
     if not arguments and not ctx.resilient_parsing:
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
@@ -50,6 +67,18 @@ def everything_wanted() -> bool:
     """Whether the command that runs was told to show everything."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(EVERYTHING))
+
+
+def _is_common(argument: str) -> bool:
+    return argument in ("-v", "-vv", "--verbose", "-q", "--quiet") or argument.startswith(("--color=", "--verbosity="))
+
+
+def _tell_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        program = ctx.find_root()
+        of_program = next((each for each in program.command.params if "--version" in each.opts), None)
+        if of_program is not None and of_program.callback is not None:
+            of_program.callback(program, parameter, True)
 
 
 def _take_count(ctx: click.Context, _: click.Parameter, count: int) -> None:

@@ -6,6 +6,7 @@ import importlib
 import click
 
 from albatross_pki.console_script import run
+from albatross_pki.upstream_words import or_help
 
 _VERBS = {
     "generate": "albatross_pki.ca.cli_sign:generate",
@@ -25,6 +26,9 @@ _VERBS = {
 
 class LazyGroup(click.Group):
     """Verbs that are imported when they are called, in the order of the table; ``_`` and ``-`` are the same."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, or_help(ctx, args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(_VERBS)

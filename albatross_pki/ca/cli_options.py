@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 ROOT_NAME = "cacert.pem"
 KEY_TYPES = ("ed25519", "p256", "p384", "p521", "rsa2048", "rsa4096")
+_BITS = "albatross_pki.bits"  # in a context's meta
 ROLES = ("delegation", "leaf", "server")
 MAX_DAYS = 36500
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
 existing = click.Path(exists=True, dir_okay=False)
 days_type = click.IntRange(1, MAX_DAYS)
-key_type_option = click.option("--key-type", type=click.Choice(KEY_TYPES), default="ed25519", show_default=True)
+
 dialect_option = click.option(
     "--dialect", type=click.Choice([kind.value for kind in Dialect]), help="What is written; native by default."
 )
@@ -40,6 +41,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead
 root_option = click.option(
     "--root", type=existing, help=f"The root above CACERT; by default a {ROOT_NAME} beside it that fits."
 )
+
+
+def key_type_option(command: F) -> F:
+    """``--key-type``, and ``--bits`` for its ``rsa``, as in Albatross 1.x; the value is one of ``KEY_TYPES``."""
+
+    def sized(ctx: click.Context, _: click.Parameter, kind: str) -> str:
+        return f"rsa{ctx.meta[_BITS]}" if kind == "rsa" else kind
+
+    def take_bits(ctx: click.Context, _: click.Parameter, bits: str) -> None:
+        ctx.meta[_BITS] = bits
+
+    kinds = click.Choice([*KEY_TYPES, "rsa"])
+    command = click.option("--key-type", type=kinds, default="ed25519", show_default=True, callback=sized)(command)
+    return click.option(
+        "--bits",
+        type=click.Choice(["2048", "4096"]),
+        default="4096",
+        help="With --key-type rsa.",
+        is_eager=True,
+        expose_value=False,
+        callback=take_bits,
+    )(command)
 
 
 def signer_arguments(function: F) -> F:

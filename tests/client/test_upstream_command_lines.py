@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from albatross_pki.ca.cli import provision_ca
 from albatross_pki.client.bistro_cli import program as bistro
 from albatross_pki.client.cli import program as client
 from albatross_pki.client.local_cli import program as local
@@ -251,3 +252,39 @@ def test_arguments_in_a_certificate_are_warned_of_once(
         assert "in the clear" not in capsys.readouterr().err
     execute(client(), shlex.split("create hello hello.spt --arg=a --socket=-"))
     assert "in the clear" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [client, local, bistro])
+def test_what_all_commands_have_stands_before_help_and_not_before_a_command(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ("-v", "--color=never --help", "-vv --verbosity=debug --help=plain", "-q --color=auto"):
+        assert execute(program(), shlex.split(words)) == 0
+        assert capsys.readouterr().out.startswith("Usage: ")
+    for words in ("-v info", "--color=never info"):
+        assert execute(program(), shlex.split(words)) == 124
+
+
+@pytest.mark.parametrize("program", [client, local, bistro, request])
+@pytest.mark.parametrize("words", ["--version", "info --version", "create hello --version", "-v --version"])
+def test_the_version_is_told_wherever_it_is_asked_for(
+    program: Program, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(program(), shlex.split(words)) == 0
+    assert "version" in capsys.readouterr().out
+
+
+def test_the_ca_takes_the_key_types_of_1_x(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    monkeypatch.chdir(tmp_path)
+    assert execute(provision_ca, shlex.split("generate root ca.db --key-type rsa --bits 2048")) == 0
+    key = load_pem_private_key((tmp_path / "root.key").read_bytes(), None)
+    assert isinstance(key, RSAPrivateKey)
+    assert key.key_size == 2048
+    capsys.readouterr()
+    assert execute(provision_ca, []) == 0
+    assert capsys.readouterr().out.startswith("Usage: ")
