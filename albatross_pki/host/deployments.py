@@ -197,7 +197,7 @@ class Deployments:
                 supervisor.cancel_timer(unikernel)
                 supervisor.take(unikernel, Event.START)
                 try:
-                    await supervisor.bring_up(unikernel, prepared)
+                    await supervisor.bring_up(unikernel, prepared, commits=True)
                     self._running(remembering, events.Resumed())(deployment)
                 except Exception as error:
                     await self._undo_start(unikernel, before, error)
@@ -223,7 +223,7 @@ class Deployments:
         supervisor.take(unikernel, Event.CREATE)
         supervisor.table[deployment.name] = unikernel
         try:
-            await supervisor.bring_up(unikernel, prepared)
+            await supervisor.bring_up(unikernel, prepared, commits=True)
             commit(deployment)
         except BaseException:
             await self._kill(unikernel)

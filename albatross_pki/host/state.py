@@ -107,6 +107,7 @@ class State:
             os.close(self._lock)
             raise
         self.events = EventLog(self._database.execute)
+        self._staged_processes: list[tuple[object, ...]] = []
 
     def close(self) -> None:
         """Close the database and let others have the directory; a second time does nothing."""
@@ -212,9 +213,14 @@ class State:
     def record_processes(self, records: Iterable[ProcessRecord]) -> None:
         """Write process records, replacing those with the same token; they survive the daemon, not the machine."""
         with self._transaction(durable=False):
-            self._database.executemany(
-                "INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_process_row, records)
-            )
+            self._write_processes(map(_process_row, records))
+
+    def stage_processes(self, records: Iterable[ProcessRecord]) -> None:
+        """Have these written first by the next transaction, which must follow at once; if that fails, they are not."""
+        self._staged_processes += map(_process_row, records)
+
+    def _write_processes(self, rows: "Iterable[tuple[object, ...]]") -> None:
+        self._database.executemany("INSERT OR REPLACE INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def process_gone(self, token: str) -> None:
         with self._transaction(durable=False) as execute:
@@ -234,6 +240,9 @@ class State:
             if not durable:
                 execute("PRAGMA synchronous = NORMAL")
             execute("BEGIN IMMEDIATE")
+            staged, self._staged_processes = self._staged_processes, []
+            if staged:
+                self._write_processes(staged)
             yield execute
             self.events.write(execute)
             if durable:

@@ -225,13 +225,17 @@ class Supervisor:
 
     # starting
 
-    async def bring_up(self, unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False) -> Running:
+    async def bring_up(
+        self, unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False, commits: bool = False
+    ) -> Running:
         """Start what was prepared, in phase STARTING; afterwards it is RUNNING.
 
-        If it does not start, what was prepared is undone and the phase stays as it is.
+        If it does not start, what was prepared is undone and the phase stays as it is. ``commits``: the caller writes
+        to the state next, before anything is awaited, and the process is recorded with that; until then the token in
+        its title finds it.
         """
         ready = await self._ready(unikernel, prepared, on_trial=on_trial)
-        for _, error in self._launch([ready]):
+        for _, error in self._launch([ready], commits=commits):
             raise error
         assert unikernel.running is not None  # nothing else has happened since it was made
         return unikernel.running
@@ -253,7 +257,7 @@ class Supervisor:
         self.console.withdraw(ready.unikernel.name)
         ready.prepared.discard()
 
-    def _launch(self, several: Sequence[Ready]) -> list[tuple[Ready, Exception]]:
+    def _launch(self, several: Sequence[Ready], *, commits: bool = False) -> list[tuple[Ready, Exception]]:
         """Make the processes of ``several``; those that did not start, which are undone, each with the reason."""
         faults.reach("process.before-record")
         try:
@@ -271,10 +275,12 @@ class Supervisor:
                 self._process_gone(each.prepared.record)
                 self._undo(each)
                 failed.append((each, error))
-        self._take_up(made)
+        self._take_up(made, self.state.stage_processes if commits else self.state.record_processes)
         return failed
 
-    def _take_up(self, several: "Sequence[tuple[Ready, _Made]]") -> None:
+    def _take_up(
+        self, several: "Sequence[tuple[Ready, _Made]]", record_all: Callable[[Iterable[ProcessRecord]], None]
+    ) -> None:
         """Write down processes that were made and take them into the table."""
         records = [
             replace(
@@ -286,7 +292,7 @@ class Supervisor:
             record = each.prepared.record
             self.events.happened(record.name, events.Started(record.deployment, record.tender))
         try:
-            self.state.record_processes(records)
+            record_all(records)
         except StateError as error:  # the tokens in their titles still find them
             for record in records:
                 log.error("%s: its process could not be recorded: %s", record.name, error)

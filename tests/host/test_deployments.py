@@ -386,12 +386,14 @@ async def test_an_older_deployment_that_starts_without_its_name_now_is_recorded_
         nameless = without_name(unikernel.older[0])
         real = supervisor.bring_up
 
-        async def bring_up(unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False) -> Running:
+        async def bring_up(
+            unikernel: Unikernel, prepared: Prepared, *, on_trial: bool = False, commits: bool = False
+        ) -> Running:
             """As if the guest had ended with 64 for its name and came up without it."""
             if prepared.deployment.settings.add_name:
                 prepared.discard()
                 prepared = await prepare(supervisor.host, nameless)
-            return await real(unikernel, prepared, on_trial=on_trial)
+            return await real(unikernel, prepared, on_trial=on_trial, commits=commits)
 
         supervisor.bring_up = bring_up  # type: ignore[method-assign]
         assert text_of(await host.ask(NAME, Rollback())) == "rolled back unikernel"

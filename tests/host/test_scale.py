@@ -1,7 +1,9 @@
 """What must not grow with the number of unikernels, counted rather than timed."""
 
+import contextlib
 import hashlib
 import os
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from unittest.mock import Mock
@@ -14,7 +16,7 @@ from albatross_pki.host import preparation
 from albatross_pki.host.lifecycle import Wanted
 from albatross_pki.host.limits import STARTED_AT_ONCE
 from albatross_pki.host.records import Deployment
-from albatross_pki.host.state import State
+from albatross_pki.host.state import State, StateError
 from albatross_pki.image.solo5 import parse_image
 from albatross_pki.names import Name
 from albatross_pki.replies import Text
@@ -40,6 +42,36 @@ async def test_a_create_writes_as_often_beside_many_as_alone(tmp_path: FilePath)
             await host.ask(f"dev:u{number}", create())
         assert await count() == alone
         assert alone < 40
+
+
+async def test_a_create_and_a_start_wait_for_the_disk_once_and_write_twice(tmp_path: FilePath) -> None:
+    """What finds a process again is written before it is made; its pid goes with what was asked for."""
+    async with inside(tmp_path) as host:
+        for command, name in ((create(), "dev:a"), (Stop(), "dev:a"), (Start(), "dev:a")):
+            statements: list[str] = []
+            host.state._database.set_trace_callback(statements.append)
+            assert isinstance(await host.ask(name, command), Text)
+            host.state._database.set_trace_callback(None)
+            if not isinstance(command, Stop):
+                assert statements.count("BEGIN IMMEDIATE") == 2, statements
+                assert statements.count("PRAGMA synchronous = NORMAL") == 1, statements
+        with contextlib.closing(sqlite3.connect(host.state.path)) as database:
+            assert database.execute("SELECT pid FROM processes").fetchall() == [(host.pid("dev:a"),)]
+
+
+async def test_a_create_that_cannot_be_written_leaves_no_record_of_its_process(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inside(tmp_path) as host:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise StateError("no room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host.state, "deploy", refuse)
+            assert "no room" in text_of(await host.ask("dev:a", create()))
+        await host.ask("dev:b", create())
+        assert [str(each.name) for each in host.state.load().processes] == ["dev:b"]
 
 
 async def test_a_start_of_many_writes_once_for_several_and_understands_an_image_once(
