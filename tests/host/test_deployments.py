@@ -326,7 +326,7 @@ async def test_p25_a_unikernel_that_is_being_changed_is_busy(tmp_path: FilePath)
     async with inside(tmp_path) as host:
         await host.ask(NAME, create())
         swap = asyncio.create_task(host.ask(NAME, create("new", force=True)))
-        await asyncio.sleep(0.05)
+        await host.until(lambda: host.supervisor.is_busy(Name.parse(NAME)))
         for command in (UnikernelRestart(), UnikernelDestroy(), Stop(), Rollback(), create(force=True)):
             assert "is being changed (create)" in text_of(await host.ask(NAME, command))
         assert await swap == Text("created unikernel")
