@@ -283,7 +283,7 @@ def _restart(name: Name, replace_arguments: bool, **settings: Any) -> TypedComma
     if new is None and make_settings(**settings) != Settings():
         raise Refused(
             ["options for the new start are used only with --replace-arguments"],
-            hint=f"restart {name} --replace-arguments … (what is not given becomes the default)",
+            hint=f"restart {str(name).removeprefix(':')} --replace-arguments … (what is not given becomes the default)",
         )
     return TypedCommand(_labelled(name), UnikernelRestart(new))
 

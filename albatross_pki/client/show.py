@@ -196,6 +196,10 @@ def names_of(reply: Success) -> list[str]:
             return [short(device.name) for device in devices]
         case Consoles(names):
             return [short(name) for name in names]
+        case Text() if _is_document(reply):
+            documents = success_document(Name(), reply)
+            named = [each for each in documents if isinstance(each, dict)] if isinstance(documents, list) else []
+            return [short_text(printable(str(each["name"]))) for each in named if "name" in each]
         case _:
             return []
 

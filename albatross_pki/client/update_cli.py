@@ -117,7 +117,7 @@ class Updater:
             raise NoAnswer(f"expected one unikernel, got {len(found)}")
         ((_, info),) = found
         if info.typ is not UnikernelType.SOLO5:
-            raise AlbatrossError(f"{name} is no Solo5 unikernel, and no build server has its image")
+            raise AlbatrossError(f"{short(name)} is no Solo5 unikernel, and no build server has its image")
         return self._update(name, info, name_it=False)
 
     def all(self, path: Name) -> int:
@@ -186,9 +186,9 @@ class Updater:
 
     def _say(self, name: Name, document: dict[str, Any], text: str, *, name_it: bool) -> None:
         if self._screen.form == "name":
-            text = str(name) if document.get("action") in ("available", "updated") else ""
+            text = short(name) if document.get("action") in ("available", "updated") else ""
         elif name_it:
-            text = f"{name}: {text}"
+            text = f"{short(name)}: {text}"
         if text:
             self._screen.document(document, text)
 
@@ -206,7 +206,7 @@ def _document(name: Name, update: Update, url: str) -> dict[str, Any]:
 
 
 def _named(error: AlbatrossError, name: Name) -> AlbatrossError:
-    return AlbatrossError(f"{name}: {error.message}", hint=error.hint)
+    return AlbatrossError(f"{short(name)}: {error.message}", hint=error.hint)
 
 
 def _nothing(_: Header, data: object) -> bool:

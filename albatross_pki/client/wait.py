@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from albatross_pki.client.conversation import CommandFailed, NoAnswer
 from albatross_pki.client.documents import host_document
 from albatross_pki.client.local import OnData, OnSuccess
+from albatross_pki.client.show import short
 from albatross_pki.command_line import TypedCommand
 from albatross_pki.errors import AlbatrossError, ExitCode, Refused
 from albatross_pki.extensions import AnyCommand, Rollback, Status
@@ -111,7 +112,7 @@ def judge(documents: Any, name: Name) -> tuple[Seen, dict[str, Any]]:
 
 def reason(document: dict[str, Any], name: Name) -> str:
     """Why a unikernel does not run, as far as its state tells."""
-    parts = [f"{name} does not run"]
+    parts = [f"{short(name)} does not run"]
     parts += [str(document["actual"])] if "actual" in document else []
     parts += [f"last exit: {document['last_exit']}"] if "last_exit" in document else []
     parts += [str(document["trouble"])] if "trouble" in document else []
@@ -134,7 +135,7 @@ class Waiting:
         except NotRunning as failure:
             if self._patience.rollback:
                 raise NotRunning([*failure.reasons, self._roll_back()]) from failure
-            raise NotRunning(failure.reasons, hint=f"console {str(self._name).removeprefix(':')}") from failure
+            raise NotRunning(failure.reasons, hint=f"console {short(self._name)}") from failure
 
     def _until_it_runs(self) -> None:
         since: float | None = None

@@ -44,7 +44,7 @@ def subject_label(name: Name, command: AnyCommand) -> str | None:
     labels = name.path.labels if name.label is None else (*name.path.labels, name.label)
     if len(labels) > 1:
         raise AlbatrossError(
-            f"a request cannot name the path of {name}: the path comes from the certificates above",
+            f"a request cannot name the path of {':'.join(labels)}: the path comes from the certificates above",
             hint=f"ask for '{labels[-1]}' and have the delegation for {':'.join(labels[:-1])} sign it",
         )
     if not labels and isinstance(command, PolicyAdd):

@@ -7,29 +7,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.cli.stage import HERE, played, prepare, transcripts
+from tests.cli.stage import HERE, builds, host_options, played, prepare, transcripts
 from tests.cli.transcript import parse, rerecorded
-from tests.e2e.site import Site
+from tests.e2e.conftest import running_site
 
 
-def record(site: Site, name: str) -> None:
+def record(name: str) -> None:
     file = HERE / f"{name}.txt"
     text = file.read_text()
-    with tempfile.TemporaryDirectory() as place:
+    with running_site(*host_options(text)) as site, builds() as url, tempfile.TemporaryDirectory() as place:
         environment = prepare(site, name, Path(place))
-        results = {each.number: played(site, each, Path(place), environment) for each in parse(text)}
+        results = {each.number: played(site, each, Path(place), environment, url) for each in parse(text)}
     file.write_text(rerecorded(text, results))
 
 
 def main(names: list[str]) -> None:
-    site = Site(Path(tempfile.mkdtemp(prefix="alba-r-")))
-    try:
-        site.start()
-        for name in names or transcripts():
-            record(site, name)
-        site.stop()
-    finally:
-        site.destroy()
+    for name in names or transcripts():
+        record(name)
 
 
 if __name__ == "__main__":

@@ -5,26 +5,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.stage import HERE, played, prepare, transcripts
+from tests.cli.stage import HERE, builds, host_options, played, prepare, transcripts
 from tests.cli.transcript import Exchange, matches, parse, rerecorded
 from tests.e2e.conftest import running_site
 from tests.e2e.site import Site
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(name: str) -> Iterator[Site]:
     """A host for each transcript, so that one that fails does not spoil the others."""
-    with running_site() as site:
+    with running_site(*host_options((HERE / f"{name}.txt").read_text())) as site:
         yield site
 
 
+@pytest.fixture
+def url() -> Iterator[str]:
+    with builds() as url:
+        yield url
+
+
 @pytest.mark.parametrize("name", transcripts())
-def test_a_transcript_is_what_happens(name: str, site: Site, tmp_path: Path) -> None:
+def test_a_transcript_is_what_happens(name: str, site: Site, url: str, tmp_path: Path) -> None:
     environment = prepare(site, name, tmp_path)
     exchanges = parse((HERE / f"{name}.txt").read_text())
     assert exchanges
     for exchange in exchanges:
-        lines, status = played(site, exchange, tmp_path, environment)
+        lines, status = played(site, exchange, tmp_path, environment, url)
         expected = "\n".join([*exchange.output, f"[{exchange.status}]"])
         came = "\n".join([*lines, f"[{status}]"])
         assert matches(exchange.output, lines), f"{name}.txt:{exchange.number}: expected\n{expected}\nand came\n{came}"

@@ -12,12 +12,12 @@ from tests.pki_builder import Authority, policy
 
 
 @contextmanager
-def running_site() -> Iterator[Site]:
-    """A host that runs, and of which nothing is left afterwards."""
+def running_site(*options: str) -> Iterator[Site]:
+    """A host that was started with ``options`` and runs, and of which nothing is left afterwards."""
     # not below pytest's directory: names of unix sockets have 107 octets
     site = Site(Path(tempfile.mkdtemp(prefix="alba-e2e-")))
     try:
-        site.start()
+        site.start(*options)
         yield site
         site.stop()
         assert site.tenders() == []
