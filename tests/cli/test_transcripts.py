@@ -24,6 +24,7 @@ def url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.timeout(900)  # some have a hundred commands, and machines are slow
 @pytest.mark.parametrize("name", transcripts())
 def test_a_transcript_is_what_happens(name: str, site: Site, url: str, tmp_path: Path) -> None:
     environment = prepare(site, name, tmp_path)
