@@ -20,20 +20,37 @@ if TYPE_CHECKING:
 
 def submit(typed: "TypedCommand", how: dict[str, Any]) -> None:
     """Do with what was typed what the options say."""
-    ways = [how["csr"], how["destination"] is not None, how["socket"] is not None]
-    if sum(ways) > 1:
+    match _way(how):
+        case "csr":
+            _write_request(typed, how)
+        case "destination":
+            _refuse_local_word(typed)
+            from albatross_pki.client.bistro_cli import submit as submit_remotely
+
+            submit_remotely(typed, how)
+        case _:
+            from albatross_pki.client.local_cli import submit as submit_locally
+
+            submit_locally(typed, how)
+
+
+def _way(how: dict[str, Any]) -> str | None:
+    """The one way that was chosen, ``None`` for none: what was typed comes before a host's file and the environment."""
+    from click import get_current_context
+    from click.core import ParameterSource
+
+    chosen = [way for way in ("csr", "destination", "socket") if how.get(way) not in (None, False)]
+    source = get_current_context().get_parameter_source
+    origins = {"destination": ("destination", "hosts", "all_hosts")}  # a host that was named is a destination
+    typed = [
+        way
+        for way in chosen
+        if any(source(origin) is ParameterSource.COMMANDLINE for origin in origins.get(way, (way,)))
+    ]
+    ways = typed or chosen
+    if len(ways) > 1:
         raise AlbatrossError("the options --csr, --destination, and --socket are mutually exclusive")
-    if how["csr"]:
-        _write_request(typed, how)
-    elif how["destination"] is not None:
-        _refuse_local_word(typed)
-        from albatross_pki.client.bistro_cli import submit as submit_remotely
-
-        submit_remotely(typed, how)
-    else:
-        from albatross_pki.client.local_cli import submit as submit_locally
-
-        submit_locally(typed, how)
+    return ways[0] if ways else None
 
 
 def _refuse_local_word(typed: "TypedCommand") -> None:
@@ -123,12 +140,10 @@ def _certificate_command() -> "click.Command":
 
 def sender(how: dict[str, Any]) -> "Send":
     """What sends a command where the options say."""
-    if how["destination"] is None:
+    if _way(how) != "destination":
         from albatross_pki.client.local_cli import sender as local_sender
 
         return local_sender(how)
-    if how["socket"] is not None:
-        raise AlbatrossError("the options --destination and --socket are mutually exclusive")
     from albatross_pki.client.bistro_cli import sender as remote_sender
 
     return remote_sender(how)
@@ -181,11 +196,7 @@ def _apply_command(word: str) -> "click.Command":
     from albatross_pki.client.options import output_options
 
     def target_of(how: dict[str, Any], base: "Path") -> Target:
-        if how["destination"] is None:
-            return local_target(how, base)
-        if how["socket"] is not None:
-            raise AlbatrossError("the options --destination and --socket are mutually exclusive")
-        return remote_target(how)
+        return remote_target(how) if _way(how) == "destination" else local_target(how, base)
 
     return apply_cli.COMMANDS[word](target_of, [*_options(csr=False), *output_options()], local=True)
 

@@ -357,6 +357,8 @@ class Supervisor:
             self.take(unikernel, Event.GONE)
             if unikernel.phase is Phase.ABSENT:
                 self.remove(unikernel)
+            else:
+                self.tree.settle(unikernel.name, unikernel.deployment.settings, stopped=True)
 
     def _record_last_lines(self, name: Name, running: Running, unread: bytes) -> None:
         if unread:  # there was no console

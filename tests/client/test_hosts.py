@@ -48,7 +48,7 @@ def test_a_named_host_is_asked_whatever_the_surroundings_say(
     monkeypatch.setenv("ALBATROSS_HOST", "blue" if by_variable else "green")
     with TlsServer(tmp_path, ROOT.server(), ROOT.pem, said(Unikernels(()))) as peer:
         file.write_text(entry(peer.port))
-        assert execute(program(), words, "albatross") == 0
+        assert execute(client(), words, "albatross") == 0
 
 
 def test_what_is_typed_comes_first(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,3 +142,21 @@ def test_a_pin_in_the_environment_is_not_a_named_host_s(
     with TlsServer(tmp_path, ROOT.server(), ROOT.pem, said(Unikernels(()))) as peer:
         file.write_text(entry(peer.port).replace('server_name = "localhost"\n', "").replace("127.0.0.1", "localhost"))
         assert execute(bistro(), ["info", "--host", "blue"], "albatross") == 0
+
+
+def test_what_is_typed_decides_where_a_command_goes_and_not_what_stands_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host named in the environment does not keep anybody from a request, or from the daemons of this machine."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "hosts.toml"
+    config.write_text('[hosts.blue]\ndestination = "127.0.0.1:1"\n')
+    monkeypatch.setenv("ALBATROSS_CONFIG", str(config))
+    monkeypatch.setenv("ALBATROSS_HOST", "blue")
+    assert execute(client(), ["info", "-n", "hello", "--csr"]) == 0
+    assert (tmp_path / "hello.req").exists()
+    assert execute(client(), ["info", "--socket=-"]) == 121
+    assert capsys.readouterr().out.startswith("out:")
+    for both in (["--host", "blue", "--socket", "-"], ["--csr", "-d", "localhost"], ["--csr", "--socket=-"]):
+        assert execute(client(), ["info", *both]) == 124
+        assert "mutually exclusive" in capsys.readouterr().err
