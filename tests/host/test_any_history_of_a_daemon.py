@@ -245,6 +245,22 @@ def _until(compared: Callable[[], tuple[object, object]], host: Daemon) -> None:
         time.sleep(0.01)
 
 
+def test_a_daemon_that_is_killed_disturbs_nothing_that_runs() -> None:
+    """One history by hand, with what random ones seldom have in a row."""
+    history = History()
+    history.begin()
+    try:
+        history.create("a", "d", force=False)
+        history.create("b", None, force=False)
+        history.kill_the_daemon(None)
+        history.is_as_expected()
+        history.remove_disk("d")
+        history.kill_the_daemon("a")
+        history.is_as_expected()
+    finally:
+        history.teardown()
+
+
 TestAnyHistory = History.TestCase
 TestAnyHistory.settings = settings(
     max_examples=6,
