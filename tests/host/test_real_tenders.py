@@ -1,8 +1,9 @@
 """A whole albatrossd with Solo5's own tenders: life, network, block device, adoption.
 
-Run where ``SOLO5_BIN`` names a directory with ``solo5-hvt`` and ``solo5-spt``, and ``SOLO5_TESTS`` the tests directory
-of the same Solo5, built. As root, ``hvt`` needs /dev/kvm for a group of its own, and networks need /dev/net/tun for
-everybody: what is refused for lack of them is skipped.
+Run where ``SOLO5_BIN`` names a directory with ``solo5-hvt`` and ``solo5-spt``. The example unikernels are for ``spt``;
+those for ``hvt`` are Solo5's own, where ``SOLO5_TESTS`` names the tests directory of the same Solo5, built. As root,
+``hvt`` needs /dev/kvm for a group of its own, and networks need /dev/net/tun for everybody: what is refused for lack of
+them is skipped.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
@@ -19,20 +22,53 @@ from albatross_pki.commands import BlockAdd, UnikernelCreate, UnikernelDestroy
 from albatross_pki.extensions import Rollback
 from albatross_pki.names import Name
 from albatross_pki.replies import Failure, Text
-from albatross_pki.unikernels import BlockDevice, NetworkInterface
-from tests.host.running import RESTART, Daemon, hello, inside
+from albatross_pki.unikernels import BlockDevice, NetworkInterface, UnikernelConfig
+from tests.host.running import EXAMPLES, RESTART, Daemon, hello, inside
 from tests.host.test_networks_and_users import NAMESPACE, needs_root, ping
 
 BIN, SUITE = os.environ.get("SOLO5_BIN"), os.environ.get("SOLO5_TESTS")
-pytestmark = [
-    pytest.mark.skipif(BIN is None, reason="SOLO5_BIN names no directory with Solo5's tenders"),
-    pytest.mark.skipif(SUITE is None, reason="SOLO5_TESTS does not name the tests directory of a built Solo5"),
-]
-TARGETS = pytest.mark.parametrize("target", ["hvt", "spt"])
+pytestmark = pytest.mark.skipif(BIN is None, reason="SOLO5_BIN names no directory with Solo5's tenders")
+WITH_SUITE = pytest.mark.skipif(
+    SUITE is None, reason="SOLO5_TESTS does not name the tests directory of a built Solo5, which has images for hvt"
+)
+TARGETS = pytest.mark.parametrize("target", [pytest.param("hvt", marks=WITH_SUITE), "spt"])
 
 
-def image(test: str, target: str) -> bytes:
-    return (FilePath(str(SUITE)) / test / f"{test}.{target}").read_bytes()
+@dataclass(frozen=True)
+class Work:
+    """An image and the arguments with which it does what a test needs."""
+
+    image: FilePath
+    arguments: tuple[str, ...] = ()
+
+    def config(self, **settings: Any) -> UnikernelConfig:
+        return hello(*self.arguments, image=self.image.read_bytes(), memory_mb=32, add_name=False, **settings)
+
+
+EXAMPLE_WORK = {
+    "ends": Work(EXAMPLES / "hello.spt", ("--exit=0",)),
+    "fails": Work(EXAMPLES / "hello.spt", ("--exit=9",)),
+    "waits": Work(EXAMPLES / "ticker.spt"),
+    "pings": Work(EXAMPLES / "echo-net.spt", ("--ipv4=10.0.0.2",)),
+    "writes": Work(EXAMPLES / "block.spt"),
+}
+# what those of Solo5's suite do: test_net has the address 10.0.0.2, test_blk writes to every sector and reads it back
+SUITE_WORK = {
+    "ends": ("test_hello", ("Hello_Solo5",)),
+    "fails": ("test_exception", ("ignored",)),
+    "waits": ("test_time", ()),
+    "pings": ("test_net", ()),
+    "writes": ("test_blk", ()),
+}
+NETWORK = {"spt": "service", "hvt": "service0"}  # how the images call their device
+
+
+def work(what: str, target: str) -> Work:
+    """An image for ``target`` that does ``what``."""
+    if target == "spt":
+        return EXAMPLE_WORK[what]
+    test, arguments = SUITE_WORK[what]
+    return Work(FilePath(str(SUITE)) / test / f"{test}.{target}", arguments)
 
 
 @contextlib.contextmanager
@@ -69,8 +105,7 @@ def until(host: Daemon, text: str, seconds: float = 20.0) -> None:
 def test_it_runs_by_its_own_tender_and_ends_as_it_says(tmp_path: FilePath, target: str) -> None:
     with host_with(tmp_path, target) as host:
         name = f"dev:{host.label()}"
-        config = hello("Hello_Solo5", image=image("test_hello", target), memory_mb=32, add_name=False)
-        created(host, name, UnikernelCreate(config))
+        created(host, name, UnikernelCreate(work("ends", target).config()))
         until(host, f"started {name} (solo5-{target}")
         until(host, f"unikernel {name} (PID ")
         assert "stopped with exit 0" in host.log()
@@ -80,14 +115,10 @@ def test_it_runs_by_its_own_tender_and_ends_as_it_says(tmp_path: FilePath, targe
 @needs_root
 @TARGETS
 def test_it_answers_on_a_bridge_as_a_user_of_its_own(tmp_path: FilePath, target: str) -> None:
-    """Solo5's test_net has the address 10.0.0.2."""
     with host_with(tmp_path, target, before=NAMESPACE) as host:
         name = f"dev:{host.label()}"
-        interface = NetworkInterface("service0", "br0")
-        config = hello(
-            image=image("test_net", target), memory_mb=32, add_name=False, interfaces=(interface,),
-            fail_behaviour=RESTART,
-        )  # fmt: skip
+        interface = NetworkInterface(NETWORK[target], "br0")
+        config = work("pings", target).config(interfaces=(interface,), fail_behaviour=RESTART)
         created(host, name, UnikernelCreate(config))
         assert ping(host, "10.0.0.2") == "10.0.0.2", host.log()
         (pid,) = host.recorded_pids()
@@ -99,16 +130,11 @@ def test_it_answers_on_a_bridge_as_a_user_of_its_own(tmp_path: FilePath, target:
 
 @TARGETS
 def test_its_block_device_is_written_and_kept(tmp_path: FilePath, target: str) -> None:
-    """test_blk writes to every sector of its device and reads it back."""
     with host_with(tmp_path, target) as host:
         name = f"dev:{host.label()}"
         assert isinstance(host.ask("dev:storage", BlockAdd(1)), Text)
         blocks = (BlockDevice("storage"),)
-        created(
-            host,
-            name,
-            UnikernelCreate(hello(image=image("test_blk", target), memory_mb=32, add_name=False, blocks=blocks)),
-        )
+        created(host, name, UnikernelCreate(work("writes", target).config(blocks=blocks)))
         until(host, f"unikernel {name} (PID ")
         assert "stopped with exit 0" in host.log()
         assert (FilePath(host.dbdir) / "block" / "dev:storage").read_bytes().count(0) < 1 << 20
@@ -118,12 +144,11 @@ def test_its_block_device_is_written_and_kept(tmp_path: FilePath, target: str) -
 async def test_a_successor_that_fails_brings_the_old_one_back(tmp_path: FilePath, target: str) -> None:
     async with inside(tmp_path) as host:
         shutil.copy(FilePath(str(BIN)) / f"solo5-{target}", host.supervisor.host.dbdir)
-        waits = hello(image=image("test_time", target), memory_mb=32, add_name=False, fail_behaviour=RESTART)
+        waits = work("waits", target).config(fail_behaviour=RESTART)
         answer = await host.ask("dev:web", UnikernelCreate(waits))
         skip_if_closed(answer)
         assert answer == Text("created unikernel")
-        dies = hello("ignored", image=image("test_exception", target), memory_mb=32, add_name=False)
-        refused = await host.ask("dev:web", UnikernelCreate(dies, force=True))
+        refused = await host.ask("dev:web", UnikernelCreate(work("fails", target).config(), force=True))
         assert isinstance(refused, Failure)
         assert "did not come up" in refused.text
         assert Name.parse("dev:web") in host.supervisor.table
@@ -135,8 +160,7 @@ async def test_a_successor_that_fails_brings_the_old_one_back(tmp_path: FilePath
 def test_whoever_is_killed_first_nothing_is_left(tmp_path: FilePath, target: str) -> None:
     with host_with(tmp_path, target) as host:
         name = f"dev:{host.label()}"
-        config = hello(image=image("test_time", target), memory_mb=32, add_name=False, fail_behaviour=RESTART)
-        created(host, name, UnikernelCreate(config))
+        created(host, name, UnikernelCreate(work("waits", target).config(fail_behaviour=RESTART)))
         host.kill()
         host.start()
         for pid in host.recorded_pids():
