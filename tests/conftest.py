@@ -15,3 +15,5 @@ settings.load_profile("albatross")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a shell has it for what it runs in the background; the programs that tests interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

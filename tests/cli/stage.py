@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from albatross_pki.extensions import Constraints
@@ -50,7 +51,8 @@ def builds() -> Iterator[str]:
 
 def prepare(site: Site, name: str, directory: Path) -> dict[str, str]:
     """Furnish ``directory``; the environment for its commands is returned."""
-    dev = site.root.delegate(name, policy(unikernels=3, memory_mb=96, block_mb=8))
+    month = datetime.now(UTC) + timedelta(days=30)  # leaves for a day are not cut
+    dev = site.root.delegate(name, policy(unikernels=3, memory_mb=96, block_mb=8), not_after=month)
     ops = dev.delegate("ops", policy(unikernels=1, memory_mb=32))
     away = Constraints(hosts=frozenset({"elsewhere"}))
     elsewhere = site.root.delegate(name, policy(unikernels=3, memory_mb=96, block_mb=8), away)

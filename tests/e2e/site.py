@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from albatross_pki.messages import Message
 from albatross_pki.transport.tls import TlsConnection, connect
 from albatross_pki.wire.message import decode_message
-from tests.pki_builder import Authority, Issued
+from tests.pki_builder import NOW, Authority, Issued
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "unikernels"
 HELLO = EXAMPLES / "hello.spt"
@@ -38,12 +39,17 @@ class Done:
         return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
 
 
+def _lasting_root() -> Authority:
+    """One that outlives what is signed below it for days or a month."""
+    return Authority.root(not_after=NOW + timedelta(days=60))
+
+
 @dataclass
 class Site:
     """A host in ``directory``/host, and files beside it."""
 
     directory: Path
-    root: Authority = field(default_factory=Authority.root)
+    root: Authority = field(default_factory=_lasting_root)
     port: int = 0
 
     def __post_init__(self) -> None:
