@@ -202,12 +202,18 @@ def start(
     return status
 
 
-@program.command(help="End the daemons of a directory; returns when they are gone.")
-@_directory
-def stop(directory: str) -> None:
+def _running(directory: str) -> int:
+    """The process that runs ``directory``; raises ``AlbatrossError`` if there is none."""
     pid = _holder(directory)
     if pid is None:
         raise AlbatrossError(f"nobody runs {os.path.abspath(directory)}")
+    return pid
+
+
+@program.command(help="End the daemons of a directory; returns when they are gone.")
+@_directory
+def stop(directory: str) -> None:
+    pid = _running(directory)
     with contextlib.suppress(ProcessLookupError), _signalled(directory, pid, signal.SIGTERM) as descriptor:
         if not select.select([descriptor], [], [], STOP_TIMEOUT)[0]:
             raise AlbatrossError(f"process {pid} has not ended after {STOP_TIMEOUT:g} seconds")
@@ -216,9 +222,7 @@ def stop(directory: str) -> None:
 @program.command(help="Make a running host read its roots, certificate, key and revocation lists again; nothing ends.")
 @_directory
 def reload(directory: str) -> None:
-    pid = _holder(directory)
-    if pid is None:
-        raise AlbatrossError(f"nobody runs {os.path.abspath(directory)}")
+    pid = _running(directory)
     with _signalled(directory, pid, signal.SIGHUP):
         click.echo(
             f"asked: the logs in {printable(os.path.join(os.path.abspath(directory), 'log'))} say what came of it"

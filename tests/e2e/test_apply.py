@@ -251,19 +251,24 @@ def test_p30_what_the_delegation_does_not_allow_is_refused_before_anything_is_se
     assert json.loads(site.local("block", "-o", "json").out) == []
 
 
+def applied(site: Site) -> "subprocess.Popen[str]":
+    """An apply that goes on while the test does something to it."""
+    return subprocess.Popen(
+        [str(PROGRAMS / "albatross-client-local"), "apply", "wanted.toml", "--tmpdir", "host/run"],
+        cwd=site.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_ctrl_c_leaves_the_host_clean(site: Site) -> None:
     """What has begun is finished, nothing else begins, and applying again goes on from there."""
     many = "".join(
         f'[unikernels.u{number}]\nimage = "{HELLO}"\nmemory_mb = 4\nstartup = {number}\n' for number in range(40)
     )
     file(site, 'path = "web"\n' + many)
-    with subprocess.Popen(
-        [str(PROGRAMS / "albatross-client-local"), "apply", "wanted.toml", "--tmpdir", "host/run"],
-        cwd=site.directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as applying:
+    with applied(site) as applying:
         assert applying.stdout is not None
         while "create unikernel u1: " not in applying.stdout.readline():
             pass
@@ -292,13 +297,7 @@ def test_a_daemon_that_is_killed_in_the_middle_of_an_apply_is_no_harm(site: Site
     )
     (site.directory / "content").write_bytes(content)
     (daemon,) = site.daemons("albatrossd")
-    with subprocess.Popen(
-        [str(PROGRAMS / "albatross-client-local"), "apply", "wanted.toml", "--tmpdir", "host/run"],
-        cwd=site.directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as applying:
+    with applied(site) as applying:
         assert applying.stdout is not None
         while not applying.stdout.readline().startswith("create block v1: "):
             pass
